@@ -1,0 +1,257 @@
+"""The gateway's ports: what each part needs of the others, as promises. Adapters stand in storage/ and bus/."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
+from gateway.filters import Filter
+from gateway.keys import Key
+from gateway.listing import Listing
+from gateway.subscriptions import Interest, Subscription
+from webhooks.deliveries import Attempt, DeliveryStatus
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An event's place in the log; `duplicate` when it was there before."""
+
+    id: str
+    cursor: Cursor
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IdTaken:
+    """The batch holds, at `index`, an id that is in the log (or earlier in the batch) with other content."""
+
+    index: int
+    id: str
+
+
+Appended = tuple[Receipt, ...] | IdTaken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuery:
+    """A reader's question about the past. Times are of acceptance: `since` inclusive, `until` exclusive."""
+
+    filter: Filter
+    libraries: frozenset[str] | None
+    """Those that the caller is confined to; None: all."""
+    since: datetime | None = None
+    until: datetime | None = None
+    after: Cursor | None = None
+    """Only events beyond this place, in either order."""
+    order: Literal["asc", "desc"] = "desc"
+    resume: Cursor | None = None
+    """The `more` of the page before."""
+    limit: int = 50
+
+
+class EventLog(Protocol):
+    """The ordered, durable log. Cursors are contiguous and in commit order; acceptance times never run backwards."""
+
+    async def position(self) -> Position: ...
+
+    async def append(self, batches: Sequence[Sequence[Draft]]) -> list[Appended]:
+        """Append each batch wholly or not at all; durable on return.
+
+        A batch whose id is taken by other content is answered `IdTaken` and harms no other batch. Appending the same
+        content again answers the stored event's receipt, unchanged.
+        """
+
+    async def read(self, after: Cursor, *, limit: int = 1000, max_bytes: int = 2**20) -> Page:
+        """The next events after *after*, at least one if there is any, at most *limit* or about *max_bytes*.
+
+        Places that retention has dropped are passed over: `Page.after` stays *after*.
+        """
+
+    async def history(self, query: HistoryQuery) -> Listing[LoggedEvent, Cursor]: ...
+
+    async def get(self, event_id: str) -> LoggedEvent | None: ...
+
+    async def before(self, moment: datetime) -> Cursor:
+        """The place just before the first event accepted at *moment* or later; the head if there is none."""
+
+    async def dropped_until(self) -> datetime | None:
+        """When the newest event that retention has dropped was accepted; None if nothing was ever dropped."""
+
+
+class LiveBus(Protocol):
+    """Says when there is something new in the log; may carry it too. Lossy by contract: readers also look by
+    themselves once a second."""
+
+    def announce(self, page: Page) -> None:
+        """*page* has been committed."""
+
+    def listen(self, listener: Callable[[Page | None], None]) -> Callable[[], None]:
+        """Call *listener* on every announcement, with the page where the bus carries it. Answers the unsubscriber."""
+
+
+# --- who may -----------------------------------------------------------------------------------------------------
+
+
+class KeyStore(Protocol):
+    async def add(self, key: Key) -> None: ...
+
+    async def by_hash(self, hash_: bytes) -> Key | None: ...
+
+    async def get(self, key_id: str) -> Key | None: ...
+
+    async def list(self, *, limit: int, before: str | None) -> Listing[Key, str]:
+        """Newest first."""
+
+    async def revoke(self, key_id: str) -> bool:
+        """Forget the key and append `gateway.key.revoked`, together. False: there is none."""
+
+    async def signing_key(self) -> bytes:
+        """The key that signs stream tokens: made once, kept with the log."""
+
+
+# --- subscriptions -----------------------------------------------------------------------------------------------
+
+
+class SubscriptionStore(Protocol):
+    """Each change appends its notice (`gateway.subscription.created` …) to the log in the same transaction."""
+
+    async def create(self, subscription: Subscription, *, at_most: int | None = None) -> Subscription | None:
+        """Store it; answers it with its `created_cursor`. None, and nothing is stored, when its creator already has
+        *at_most* subscriptions."""
+
+    async def get(self, subscription_id: str) -> Subscription | None: ...
+
+    async def list(
+        self, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Subscription, str]:
+        """Newest first; only those that a key holding *libraries* (None: all) may see."""
+
+    async def change(
+        self, subscription_id: str, change: Callable[[Subscription], Subscription], notice: str
+    ) -> Subscription | None:
+        """Replace it with what *change* makes of it as it is now; *notice* is the event type to append.
+
+        A *change* that answers an equal subscription changes nothing and appends nothing. What *change* raises
+        leaves nothing behind. None: there is none.
+        """
+
+    async def delete(self, subscription_id: str) -> bool:
+        """Remove it; what it owed is settled as cancelled (`subscription_deleted`) soon after."""
+
+    async def interests(self, at: Cursor) -> Sequence[Interest]:
+        """Of every subscription the interest in force for events after *at*."""
+
+
+class FanoutStore(Protocol):
+    async def cursor(self) -> Cursor:
+        """Up to where events have their deliveries."""
+
+    async def advance(self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
+        """Create the deliveries (*wanted*: event, ids of subscriptions) and move the cursor from *since*, together.
+
+        False, and nothing is written, when the cursor is not at *since*: another process has moved it.
+        """
+
+
+# --- deliveries as people see them ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    id: str
+    event_id: str
+    subscription_id: str
+    library_id: str
+    type: str
+    status: DeliveryStatus
+    reason: str | None
+    attempt_count: int
+    created_at: datetime
+    due_at: datetime | None
+    settled_at: datetime | None
+    replay_id: str | None
+    libraries: frozenset[str] | None = None
+    """The confinement of its subscription: who may see it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryQuery:
+    libraries: frozenset[str] | None
+    """Those that the caller is confined to; None: all."""
+    subscription_id: str | None = None
+    event_id: str | None = None
+    status: DeliveryStatus | None = None
+    library_id: str | None = None
+    type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Of the event's acceptance: `since` inclusive, `until` exclusive."""
+    resume: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedeliverQuery:
+    """Which dead letters: by id, or all of a subscription that match."""
+
+    libraries: frozenset[str] | None
+    ids: tuple[str, ...] | None = None
+    subscription_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    types: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRecord:
+    """A replay or a bulk redelivery, and how far it is."""
+
+    id: str
+    kind: Literal["replay", "redeliver"]
+    subscription_id: str | None
+    libraries: frozenset[str] | None
+    created_at: datetime
+    matched: int
+    by_status: Mapping[str, int]
+
+
+class DeliveryDesk(Protocol):
+    """Deliveries as people see and steer them. Methods that change something answer what was changed."""
+
+    async def get(self, delivery_id: str) -> DeliveryRecord | None: ...
+
+    async def attempts(self, delivery_id: str) -> Sequence[Attempt]: ...
+
+    async def list(self, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
+        """Newest first."""
+
+    async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
+        """Make a pending, dead or cancelled delivery due now, forced. None: there is none.
+
+        Raises:
+            Conflict: it was delivered, or its event or subscription is gone.
+        """
+
+    async def cancel(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
+        """Raises:
+        Conflict: it is settled already.
+        """
+
+    async def forget(self, delivery_id: str) -> bool:
+        """Remove a dead letter with its attempts. False: there is no such dead letter."""
+
+    async def count_redeliverable(self, query: RedeliverQuery) -> int: ...
+
+    async def redeliver(self, query: RedeliverQuery, *, now: datetime) -> ReplayRecord:
+        """Give every dead letter that matches, whose event is in the log, a fresh schedule starting now."""
+
+    async def replay(self, replay_id: str) -> ReplayRecord | None: ...
+
+    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
+        """Cancel what is still pending of it. False: there is none."""
+
+
+Statistics = Mapping[str, Any]

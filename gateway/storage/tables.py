@@ -1,0 +1,203 @@
+"""The tables. Migrations create them; a test holds the two against each other.
+
+log ─┬─ events ──── one row an event, by cursor
+     └─ cursors ─── how far each durable reader (the fan-out) has come
+keys · vault ────── who calls · small secrets of the gateway's own
+subscriptions ─┬─── what their owners set
+               ├─ lanes ──────── what a lane remembers of its receiver
+               ├─ deliveries ─┬─ one row an event and subscription
+               │              └─ attempts
+               └─ replays ────── replays and bulk redeliveries
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from gateway.storage.columns import Json, Moment, Names, Span
+
+metadata = MetaData()
+
+log = Table(
+    "log",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),  # always 1: the table has one row
+    Column("epoch", String(16), nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("earliest", BigInteger, nullable=False),
+    Column("last_accepted_at", Moment, nullable=False),
+    Column("dropped_until", Moment),
+)
+
+# The cursor is the key: contiguous, in commit order, and acceptance times rise with it. So a time is found by
+# bisection, a page is a range of cursors, and only the id needs an index of its own.
+events = Table(
+    "events",
+    metadata,
+    Column("cursor", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("id", String(128), nullable=False),
+    Column("type", String(128), nullable=False),
+    Column("library_id", String(128), nullable=False),
+    Column("timestamp", Moment, nullable=False),
+    Column("accepted_at", Moment, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("traceparent", String(128)),
+    Column("audience", Names),
+    Index("events_id", "id", unique=True),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("reader", String(32), primary_key=True),
+    Column("cursor", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scopes", Names, nullable=False),
+    Column("libraries", Names),
+    Column("created_at", Moment, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Index("keys_hash", "hash", unique=True),
+)
+
+vault = Table(
+    "vault",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("library_ids", Names),
+    Column("types", Names),
+    Column("filter", Text),
+    Column("libraries", Names),  # the copy of its key's confinement
+    Column("description", Text, nullable=False),
+    Column("headers", Json, nullable=False),
+    Column("signature", String(8), nullable=False),
+    Column("ordering", String(16), nullable=False),
+    Column("payload", String(16), nullable=False),
+    Column("max_in_flight", Integer, nullable=False),
+    Column("max_per_second", Float),
+    Column("timeout_seconds", Float, nullable=False),
+    Column("retry_schedule", Json),
+    Column("metadata", Json, nullable=False),
+    Column("secrets", Json, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("disabled_reason", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("created_cursor", BigInteger, nullable=False),
+    Column("idle", Span, nullable=False),
+    Column("idle_since", Moment),
+    # Interests that were in force before: [{until, library_ids, types, filter}], until the fan-out has passed them.
+    Column("former", Json, nullable=False),
+    Index("subscriptions_created_by", "created_by"),
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("subscription_id", String(64), primary_key=True),
+    Column("failing_since", Moment),
+    Column("failing_told", Boolean, nullable=False),
+    Column("consecutive_failures", Integer, nullable=False),
+    Column("unreachable", Integer, nullable=False),
+    Column("circuit_trips", Integer, nullable=False),
+    Column("circuit_open_until", Moment),
+    Column("held_until", Moment),
+)
+
+_PENDING = text("status = 'pending'")
+_FORCED = text("status = 'pending' AND forced")
+_DEAD = text("status = 'dead'")
+_REPLAYED = text("replay_id IS NOT NULL")
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("subscription_id", String(64), nullable=False),
+    Column("cursor", BigInteger, nullable=False),
+    Column("event_id", String(128), nullable=False),
+    Column("library_id", String(128), nullable=False),
+    Column("type", String(128), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", String(32)),
+    Column("created_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("settled_at", Moment),
+    Column("attempt_count", Integer, nullable=False),
+    Column("schedule_start", Integer, nullable=False),
+    Column("first_attempt_at", Moment),
+    Column("idle_before", Span, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    Column("replay_id", String(64)),
+    # What a lane reads: pending ones by due time, the forced ones, and each library's next.
+    Index(
+        "deliveries_due", "subscription_id", "due_at", "cursor", "id", sqlite_where=_PENDING, postgresql_where=_PENDING
+    ),
+    Index("deliveries_forced", "subscription_id", sqlite_where=_FORCED, postgresql_where=_FORCED),
+    Index(
+        "deliveries_in_order",
+        "subscription_id",
+        "library_id",
+        "cursor",
+        "id",
+        sqlite_where=_PENDING,
+        postgresql_where=_PENDING,
+    ),
+    # What people read.
+    Index("deliveries_subscription", "subscription_id", "id"),
+    Index("deliveries_event", "event_id"),
+    Index("deliveries_dead", "id", sqlite_where=_DEAD, postgresql_where=_DEAD),
+    Index("deliveries_replay", "replay_id", "status", sqlite_where=_REPLAYED, postgresql_where=_REPLAYED),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("delivery_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("started_at", Moment, nullable=False),
+    Column("duration", Span, nullable=False),
+    Column("connect", Span),
+    Column("first_byte", Span),
+    Column("status_code", Integer),
+    Column("error", Text),
+    Column("failure", String(16)),
+    Column("request_headers", Json, nullable=False),
+    Column("response_headers", Json, nullable=False),
+    Column("response_body", LargeBinary, nullable=False),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("subscription_id", String(64)),
+    Column("libraries", Names),
+    Column("created_at", Moment, nullable=False),
+    Column("matched", BigInteger, nullable=False),
+)
