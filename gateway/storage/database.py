@@ -1,4 +1,4 @@
-"""The database as the stores see it: reads in a snapshot, writes one transaction at a time, and who hears of commits."""
+"""The database as the stores see it: reads of one state, writes one at a time, and who hears of commits."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

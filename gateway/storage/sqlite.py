@@ -45,7 +45,7 @@ def lock_file(database: Path) -> IO[bytes]:
     except BlockingIOError:
         file.close()
         raise DatabaseInUse(
-            f"{database} is in use by another gateway process: SQLite serves one process. Stop that one, or use PostgreSQL."
+            f"{database} is in use by another gateway process, and SQLite serves one process only: stop the other first"
         ) from None
     return file
 
@@ -61,7 +61,7 @@ def engine(database: Path, *, writer: bool) -> AsyncEngine:
     )
 
     def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined] # sqlite3's own BEGIN comes too late
+        connection.isolation_level = None  # sqlite3's own BEGIN comes too late
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(pragma)

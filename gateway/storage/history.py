@@ -1,0 +1,73 @@
+"""Pages of the past for people: a stretch of the log, filtered, never examining more of it than a page may."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, false, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.events import GATEWAY_PREFIX, Cursor, LoggedEvent
+from gateway.filters import Candidate, Filter, Matcher
+from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
+from gateway.ports import HistoryQuery
+from gateway.storage.rows import logged, within
+from gateway.storage.tables import events
+
+
+async def read_history(
+    connection: AsyncConnection, query: HistoryQuery, first: int, last: int
+) -> Listing[LoggedEvent, Cursor]:
+    """What matches *query* between the cursors *first* and *last*, both inclusive."""
+    rising = query.order == "asc"
+    if query.resume is not None:
+        first, last = (max(first, query.resume + 1), last) if rising else (first, min(last, query.resume - 1))
+    if first > last:
+        return Listing((), None)
+    # Cursors are contiguous, so a stretch of them bounds the rows that are looked at, whatever matches.
+    low, high = (
+        (first, min(last, first + EXAMINED_ROWS - 1)) if rising else (max(first, last - EXAMINED_ROWS + 1), last)
+    )
+    end, whole = (high, high == last) if rising else (low, low == first)
+
+    order = events.c.cursor.asc() if rising else events.c.cursor.desc()
+    wanted = events.c.cursor.between(low, high) & _worth_reading(query.filter)
+    sizes = select(events.c.cursor, func.length(events.c.data)).where(wanted).order_by(order)
+    if query.filter.expression is None:
+        sizes = sizes.limit(query.limit + 1)
+    found = (await connection.execute(sizes)).tuples().all()
+    reached = within(found, EXAMINED_BYTES)
+    if reached is not None:
+        stretch = events.c.cursor.between(low, reached) if rising else events.c.cursor.between(reached, high)
+        if reached != found[-1][0] or len(found) > query.limit:
+            end, whole = reached, False
+        rows = await connection.execute(select(events).where(wanted, stretch).order_by(order))
+        matcher = Matcher(query.filter, query.libraries)
+        matched: list[LoggedEvent] = []
+        for event in map(logged, rows):
+            if matcher.matches(Candidate(event)):
+                if len(matched) == query.limit:
+                    return Listing(tuple(matched), matched[-1].cursor)
+                matched.append(event)
+        return Listing(tuple(matched), None if whole else Cursor(end))
+    return Listing((), None if whole else Cursor(end))
+
+
+def _worth_reading(filter_: Filter) -> ColumnElement[Any]:
+    """What SQL can rule out. The matcher has the last word."""
+    tests: list[ColumnElement[Any]] = []
+    if filter_.library_ids is not None:
+        tests.append(events.c.library_id.in_(sorted(filter_.library_ids)))
+    if filter_.types is None or "*" in filter_.types:
+        named = [type_ for type_ in filter_.types or () if type_.startswith(GATEWAY_PREFIX)]
+        tests.append(or_(~_below(GATEWAY_PREFIX), *map(_of_type, named)))
+    else:
+        tests.append(or_(false(), *map(_of_type, sorted(filter_.types))))
+    return tests[0] if len(tests) == 1 else tests[0] & tests[1]
+
+
+def _of_type(name: str) -> ColumnElement[Any]:
+    return _below(name[:-1]) if name.endswith(".*") else events.c.type == name
+
+
+def _below(prefix: str) -> ColumnElement[Any]:
+    """Types that begin with *prefix*, which ends in a dot: `/` is the next character after it."""
+    return (events.c.type >= prefix) & (events.c.type < prefix[:-1] + "/")

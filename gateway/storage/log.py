@@ -1,0 +1,155 @@
+"""The event log in SQL: contiguous cursors in commit order, each batch wholly or not at all."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
+from gateway.sameness import same_content
+from gateway.listing import Listing
+from gateway.ports import Appended, HistoryQuery, IdTaken, Receipt
+from gateway.storage.database import Database, Transaction
+from gateway.storage.history import read_history
+from gateway.storage.rows import logged, row_of, within
+from gateway.storage.tables import events, log
+
+_IDS_AT_ONCE = 500  # parameters in one statement
+
+
+class SqlEventLog:
+    """`gateway.ports.EventLog` over a `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def position(self) -> Position:
+        async with self._database.reading() as connection:
+            return await position(connection)
+
+    async def append(self, batches: Sequence[Sequence[Draft]]) -> list[Appended]:
+        async def work(transaction: Transaction) -> list[Appended]:
+            return await append(transaction, batches, now=self._database.clock())
+
+        return await self._database.write(work)
+
+    async def read(self, after: Cursor, *, limit: int = 1000, max_bytes: int = 2**20) -> Page:
+        sizes = (
+            select(events.c.cursor, func.length(events.c.data))
+            .where(events.c.cursor > after)
+            .order_by(events.c.cursor)
+            .limit(limit)
+        )
+        async with self._database.reading() as connection:
+            last = within((await connection.execute(sizes)).tuples().all(), max_bytes)
+            if last is None:
+                return Page(after=after, events=())
+            page = select(events).where(events.c.cursor > after, events.c.cursor <= last).order_by(events.c.cursor)
+            return Page(after=after, events=tuple(map(logged, await connection.execute(page))))
+
+    async def history(self, query: HistoryQuery) -> Listing[LoggedEvent, Cursor]:
+        async with self._database.reading() as connection:
+            where = await position(connection)
+            first, last = int(where.earliest), int(where.head)
+            if query.after is not None:
+                first = max(first, query.after + 1)
+            if query.since is not None:
+                first = max(first, await _first_since(connection, where, query.since))
+            if query.until is not None:
+                last = min(last, await _first_since(connection, where, query.until) - 1)
+            return await read_history(connection, query, first, last)
+
+    async def get(self, event_id: str) -> LoggedEvent | None:
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(events).where(events.c.id == event_id))).one_or_none()
+            return None if row is None else logged(row)
+
+    async def before(self, moment: datetime) -> Cursor:
+        async with self._database.reading() as connection:
+            return Cursor(await _first_since(connection, await position(connection), moment) - 1)
+
+    async def dropped_until(self) -> datetime | None:
+        async with self._database.reading() as connection:
+            dropped: datetime | None = (await connection.execute(select(log.c.dropped_until))).scalar_one()
+            return dropped
+
+
+async def position(connection: AsyncConnection) -> Position:
+    row = (await connection.execute(select(log.c.epoch, log.c.head, log.c.earliest))).one()
+    return Position(epoch=row.epoch, head=Cursor(row.head), earliest=Cursor(row.earliest))
+
+
+async def append(transaction: Transaction, batches: Sequence[Sequence[Draft]], *, now: datetime) -> list[Appended]:
+    """Append *batches* within *transaction*; see `EventLog.append`. Also how the other stores log their notices."""
+    connection = transaction.connection
+    held = await _held(connection, [draft.id for batch in batches for draft in batch if draft.id_is_own])
+    row = (await connection.execute(select(log.c.head, log.c.last_accepted_at))).one()
+    writer = _Writer(held, Cursor(row.head), max(now, row.last_accepted_at))
+    answers = [writer.append(batch) for batch in batches]
+    if writer.written:
+        await connection.execute(insert(events), [row_of(event) for event in writer.written])
+        await connection.execute(update(log).values(head=writer.head, last_accepted_at=writer.accepted_at))
+        transaction.appended += writer.written
+    return answers
+
+
+class _Writer:
+    """Gives out cursors, batch after batch; what a refused batch would have taken is given to the next."""
+
+    def __init__(self, held: dict[str, LoggedEvent], head: Cursor, accepted_at: datetime) -> None:
+        self.held, self.head, self.accepted_at = held, head, accepted_at
+        self.written: list[LoggedEvent] = []
+
+    def append(self, batch: Sequence[Draft]) -> Appended:
+        receipts: list[Receipt] = []
+        fresh: dict[str, LoggedEvent] = {}
+        cursor = self.head
+        for index, draft in enumerate(batch):
+            stored = fresh.get(draft.id) or self.held.get(draft.id)
+            if stored is None:
+                cursor = Cursor(cursor + 1)
+                fresh[draft.id] = self._accepted(draft, cursor)
+                receipts.append(Receipt(draft.id, cursor, duplicate=False))
+            elif same_content(draft, stored):
+                receipts.append(Receipt(draft.id, stored.cursor, duplicate=True))
+            else:
+                return IdTaken(index, draft.id)
+        self.head = cursor
+        self.held |= fresh
+        self.written += fresh.values()
+        return tuple(receipts)
+
+    def _accepted(self, draft: Draft, cursor: Cursor) -> LoggedEvent:
+        return LoggedEvent(
+            cursor=cursor,
+            id=draft.id,
+            type=draft.type,
+            library_id=draft.library_id,
+            timestamp=draft.timestamp or self.accepted_at,
+            accepted_at=self.accepted_at,
+            data=draft.data,
+            traceparent=draft.traceparent,
+            audience=draft.audience,
+        )
+
+
+async def _held(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, LoggedEvent]:
+    held: dict[str, LoggedEvent] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        some = select(events).where(events.c.id.in_(ids[start : start + _IDS_AT_ONCE]))
+        held |= {row.id: logged(row) for row in await connection.execute(some)}
+    return held
+
+
+async def _first_since(connection: AsyncConnection, where: Position, moment: datetime) -> int:
+    """The first cursor accepted at *moment* or later, `head + 1` if none: bisection, since times rise with cursors."""
+    low, high = int(where.earliest), where.head + 1
+    while low < high:
+        middle = (low + high) // 2
+        accepted = select(events.c.accepted_at).where(events.c.cursor == middle)
+        if (await connection.execute(accepted)).scalar_one() < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
