@@ -1,9 +1,9 @@
 """One event bound for one endpoint, each HTTP request made for it, and what becomes of it.
 
-    PENDING ──2xx──────────────────────────▶ DELIVERED
-       │ ▲ ──schedule or age used up, 410──▶ DEAD ──────┐
-       │ └──────────── retry, redeliver ◀───────────────┤
-       └──────a person, or its endpoint is deleted────▶ CANCELLED
+PENDING ──2xx──────────────────────────▶ DELIVERED
+   │ ▲ ──schedule or age used up, 410──▶ DEAD ──────┐
+   │ └──────────── retry, redeliver ◀───────────────┤
+   └──────a person, or its endpoint is deleted────▶ CANCELLED
 """
 
 from collections.abc import Mapping
