@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from webhooks.errors import BadBody, BadSecret, BadTimestamp, MissingHeader, NoMatchingSignature, TooNew, TooOld
-from webhooks.signing import Secret, Verifier, sign, to_sign
+from webhooks.signing import Secret, Verifier, sign, to_sign, with_prefix
 
 TOLERANCE_SECONDS = 300
 
@@ -37,7 +37,7 @@ class Webhook:
         ]
         self._clock = clock
 
-    def verify(self, body: bytes | str, headers: Mapping[str, str]) -> Any:
+    def verify(self, body: bytes | str, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 - whatever JSON holds
         """The body's JSON, once it is certain who sent it. *body* is what came over the wire, not parsed and rewritten.
 
         Raises:
@@ -88,6 +88,4 @@ def _header(values: Mapping[str, str], name: str) -> str:
 
 
 def _private(secret: str | Secret) -> Secret:
-    if isinstance(secret, Secret):
-        return secret
-    return Secret.parse(secret if secret.startswith("wh") else f"whsec_{secret}")
+    return secret if isinstance(secret, Secret) else Secret.parse(with_prefix(secret))

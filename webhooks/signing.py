@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -87,7 +88,7 @@ class Secret:
         """`v1,<base64>` or `v1a,<base64>` over *signed*, which is `id.timestamp.body`."""
         if self.signature is Signature.V1:
             return "v1," + base64.b64encode(hmac.digest(self.key, signed, "sha256")).decode()
-        return "v1a," + base64.b64encode(Ed25519PrivateKey.from_private_bytes(self.key).sign(signed)).decode()
+        return "v1a," + base64.b64encode(_private_of(self.key).sign(signed)).decode()
 
 
 def new_secret(signature: Signature | str = Signature.V1) -> Secret:
@@ -124,8 +125,7 @@ class Verifier:
             if len(key) != 32:
                 raise BadSecret(f"a {PUBLIC_PREFIX}… key holds 32 bytes, this one {len(key)}")
             return cls(key, Signature.V1A)
-        bare = not text.startswith((SECRET_PREFIX, PRIVATE_PREFIX))
-        return cls.of(Secret.parse(SECRET_PREFIX + text if bare else text))
+        return cls.of(Secret.parse(with_prefix(text)))
 
     @classmethod
     def of(cls, secret: Secret) -> "Verifier":
@@ -150,8 +150,18 @@ class Verifier:
         return True
 
 
+def with_prefix(text: str) -> str:
+    """Bare base64 is a `whsec_` secret, as other libraries of Standard Webhooks take it too."""
+    return text if text.startswith((SECRET_PREFIX, PRIVATE_PREFIX, PUBLIC_PREFIX)) else SECRET_PREFIX + text
+
+
+@lru_cache(maxsize=256)  # reading a seed costs twice what signing does
+def _private_of(seed: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
 def _public_of(seed: bytes) -> bytes:
-    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return _private_of(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def _decode(text: str) -> bytes:
