@@ -7,9 +7,9 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
-from gateway.sameness import same_content
 from gateway.listing import Listing
 from gateway.ports import Appended, HistoryQuery, IdTaken, Receipt
+from gateway.sameness import same_content
 from gateway.storage.database import Database, Transaction
 from gateway.storage.history import read_history
 from gateway.storage.rows import logged, row_of, within
@@ -55,9 +55,9 @@ class SqlEventLog:
             if query.after is not None:
                 first = max(first, query.after + 1)
             if query.since is not None:
-                first = max(first, await _first_since(connection, where, query.since))
+                first = max(first, await first_since(connection, where, query.since))
             if query.until is not None:
-                last = min(last, await _first_since(connection, where, query.until) - 1)
+                last = min(last, await first_since(connection, where, query.until) - 1)
             return await read_history(connection, query, first, last)
 
     async def get(self, event_id: str) -> LoggedEvent | None:
@@ -67,7 +67,7 @@ class SqlEventLog:
 
     async def before(self, moment: datetime) -> Cursor:
         async with self._database.reading() as connection:
-            return Cursor(await _first_since(connection, await position(connection), moment) - 1)
+            return Cursor(await first_since(connection, await position(connection), moment) - 1)
 
     async def dropped_until(self) -> datetime | None:
         async with self._database.reading() as connection:
@@ -142,7 +142,7 @@ async def _held(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Lo
     return held
 
 
-async def _first_since(connection: AsyncConnection, where: Position, moment: datetime) -> int:
+async def first_since(connection: AsyncConnection, where: Position, moment: datetime) -> int:
     """The first cursor accepted at *moment* or later, `head + 1` if none: bisection, since times rise with cursors."""
     low, high = int(where.earliest), where.head + 1
     while low < high:

@@ -69,13 +69,21 @@ def upgrade() -> None:
         sqlite_where=sa.text("status = 'pending'"),
         postgresql_where=sa.text("status = 'pending'"),
     )
-    op.create_index("deliveries_event", "deliveries", ["event_id"], unique=False)
+    op.create_index(
+        "deliveries_dead_of",
+        "deliveries",
+        ["subscription_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'dead'"),
+        postgresql_where=sa.text("status = 'dead'"),
+    )
+    op.create_index("deliveries_event", "deliveries", ["event_id", "id"], unique=False)
     op.create_index(
         "deliveries_forced",
         "deliveries",
-        ["subscription_id"],
+        ["subscription_id", "due_at", "cursor", "id"],
         unique=False,
-        sqlite_where=sa.text("status = 'pending' AND forced"),
+        sqlite_where=sa.text("status = 'pending' AND forced = 1"),
         postgresql_where=sa.text("status = 'pending' AND forced"),
     )
     op.create_index(
@@ -89,7 +97,7 @@ def upgrade() -> None:
     op.create_index(
         "deliveries_replay",
         "deliveries",
-        ["replay_id", "status"],
+        ["replay_id", "status", "id"],
         unique=False,
         sqlite_where=sa.text("replay_id IS NOT NULL"),
         postgresql_where=sa.text("replay_id IS NOT NULL"),
@@ -182,6 +190,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("subscriptions_created_by", "subscriptions", ["created_by"], unique=False)
+    op.create_table(
+        "tombstones",
+        sa.Column("subscription_id", sa.String(length=64), nullable=False),
+        sa.Column("libraries", sa.LargeBinary(), nullable=True),
+        sa.Column("cursor", sa.BigInteger(), nullable=False),
+        sa.Column("owing", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("subscription_id"),
+    )
+    op.create_index(
+        "tombstones_owing",
+        "tombstones",
+        ["subscription_id"],
+        unique=False,
+        sqlite_where=sa.text("owing IS 1"),
+        postgresql_where=sa.text("owing IS true"),
+    )
     op.create_table(
         "vault",
         sa.Column("name", sa.String(length=32), nullable=False),

@@ -1,0 +1,41 @@
+"""The migrations and the tables they are meant to make."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, inspect
+
+from gateway.storage import migrations
+from gateway.storage.tables import metadata
+
+
+def _schema(connection: Connection) -> dict[str, str]:
+    """Every table and index by name, as the statement that makes it, less its layout."""
+    rows = connection.exec_driver_sql(
+        "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'"
+    )
+    return {name: " ".join(sql.split()) for name, sql in rows}
+
+
+def test_migrated_tables_are_those_of_the_metadata(tmp_path: Path) -> None:
+    migrated = create_engine(f"sqlite:///{tmp_path}/migrated.db")
+    declared = create_engine(f"sqlite:///{tmp_path}/declared.db")
+    with migrated.begin() as connection:
+        migrations.upgrade(connection)
+    with declared.begin() as connection:
+        metadata.create_all(connection)
+    with migrated.connect() as left, declared.connect() as right:
+        assert _schema(left) == _schema(right)
+    migrated.dispose()
+    declared.dispose()
+
+
+def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/gateway.db")
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        epoch = connection.exec_driver_sql("SELECT epoch FROM log").scalar_one()
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        assert connection.exec_driver_sql("SELECT epoch FROM log").scalar_one() == epoch
+        assert "deliveries" in inspect(connection).get_table_names()
+    engine.dispose()
