@@ -1,0 +1,191 @@
+"""The fan-out: from each event to the deliveries that it owes, with a cursor that moves in the same transaction.
+
+    log ──▶ who wants it? ──▶ deliveries + cursor, one commit ──▶ wake their lanes
+
+Changes of subscriptions are events of the same log, so each is applied exactly where it happened.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import msgspec
+import structlog
+
+from gateway.errors import StorageUnavailable
+from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent, Page
+from gateway.filters import Candidate, Filter, Matcher
+from gateway.ports import EventLog, FanoutStore, SubscriptionStore
+from gateway.subscriptions import Interest
+
+LOOK_SECONDS = 1.0
+"""How long a lost announcement may go unnoticed."""
+DELIVERIES_AT_ONCE = 2_000
+"""One commit creates about so many, so that publishers never wait long behind it."""
+TESTS_BEFORE_YIELD = 5_000
+PAGES_KEPT = 64
+"""Announced pages kept for a fan-out that is briefly behind; further behind it reads the log."""
+
+_logger = structlog.get_logger(__name__)
+
+
+class Fanout:
+    """Creates deliveries for `subscriptions` as the log grows; *wake* is told whose lane has been fed."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: FanoutStore,
+        subscriptions: SubscriptionStore,
+        *,
+        wake: Callable[[Collection[str]], None],
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._subscriptions = subscriptions
+        self._wake = wake
+        self._news = asyncio.Event()
+        self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
+        self.cursor = Cursor(0)
+        """Up to where events have their deliveries."""
+
+    def feed(self, page: Page) -> None:
+        """*page* is in the log. It may save a read; losing it costs a second at most."""
+        self._pages.append(page)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Follow the log until cancelled, whatever the database does meanwhile."""
+        while True:
+            try:
+                self.cursor = await self._store.cursor()
+                interests = Interests(await self._subscriptions.interests(self.cursor))
+                while await self._step(interests):
+                    pass
+            except StorageUnavailable as error:
+                _logger.warning("fanout.waiting", cursor=self.cursor, error=error.detail)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _step(self, interests: "Interests") -> bool:
+        """Serve one page. False: another process serves the log, and what is known of it is stale."""
+        self._news.clear()
+        page = await self._next()
+        if not page.events:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            return True
+        wanted: list[tuple[LoggedEvent, Sequence[str]]] = []
+        owed = tests = 0
+        for event in page.events:
+            interests.apply(event)
+            ids = [interest.subscription_id for interest in interests.of(event)]
+            tests += len(interests)
+            if ids:
+                wanted.append((event, ids))
+                owed += len(ids)
+            if owed >= DELIVERIES_AT_ONCE:
+                if not await self._advance(event.cursor, wanted):
+                    return False
+                wanted, owed = [], 0
+            if tests >= TESTS_BEFORE_YIELD:
+                tests = 0
+                await asyncio.sleep(0)
+        return await self._advance(page.last, wanted)
+
+    async def _next(self) -> Page:
+        """The page after the cursor: one that was announced, or else what the log has."""
+        while self._pages:
+            page = self._pages.popleft()
+            if page.after == self.cursor:
+                return page
+            if page.after > self.cursor:
+                self._pages.clear()
+        return await self._log.read(self.cursor)
+
+    async def _advance(self, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
+        if to == self.cursor:
+            return True
+        if not await self._store.advance(self.cursor, to, wanted):
+            return False
+        self.cursor = to
+        if wanted:
+            self._wake({subscription_id for _, ids in wanted for subscription_id in ids})
+        return True
+
+
+class Interests:
+    """Who wants what, found by library, kept true by the notices in the log."""
+
+    def __init__(self, interests: Sequence[Interest]) -> None:
+        self._by_id: dict[str, tuple[Interest, Matcher]] = {}
+        self._anywhere: dict[str, tuple[Interest, Matcher]] = {}
+        self._by_library: dict[str, dict[str, tuple[Interest, Matcher]]] = {}
+        for interest in interests:
+            self._put(interest)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def of(self, event: LoggedEvent) -> Iterator[Interest]:
+        """Those that *event* is for."""
+        candidate = Candidate(event)
+        for some in (self._anywhere, self._by_library.get(event.library_id)):
+            for interest, matcher in (some or {}).values():
+                if event.cursor > interest.since and matcher.matches(candidate):
+                    yield interest
+
+    def apply(self, event: LoggedEvent) -> None:
+        """If *event* is a notice that a subscription has changed, know it from here on."""
+        if not event.type.startswith(SUBSCRIPTION_NOTICES):
+            return
+        notice = msgspec.json.decode(event.data, type=Notice)
+        known = self._by_id.get(notice.subscription_id)
+        self._drop(notice.subscription_id)
+        if event.type != DELETED:
+            self._put(
+                Interest(
+                    subscription_id=notice.subscription_id,
+                    filter=Filter(_names(notice.library_ids), _names(notice.types), notice.filter),
+                    libraries=event.audience,
+                    since=known[0].since if known else event.cursor,
+                )
+            )
+
+    def _put(self, interest: Interest) -> None:
+        entry = (interest, Matcher(interest.filter, interest.libraries))
+        self._by_id[interest.subscription_id] = entry
+        for place in self._places(entry[1]):
+            place[interest.subscription_id] = entry
+
+    def _drop(self, subscription_id: str) -> None:
+        if entry := self._by_id.pop(subscription_id, None):
+            for place in self._places(entry[1]):
+                del place[subscription_id]
+
+    def _places(self, matcher: Matcher) -> Iterator[dict[str, tuple[Interest, Matcher]]]:
+        if matcher.libraries is None:
+            yield self._anywhere
+            return
+        own = {GATEWAY_LIBRARY} if matcher.filter.names_gateways_own else set()
+        for library_id in matcher.libraries | own:
+            yield self._by_library.setdefault(library_id, {})
+
+
+class Notice(msgspec.Struct):
+    """What the fan-out reads in a notice about a subscription."""
+
+    subscription_id: str
+    library_ids: list[str] | None = None
+    types: list[str] | None = None
+    filter: str | None = None
+
+
+SUBSCRIPTION_NOTICES = f"{GATEWAY_PREFIX}subscription."
+DELETED = f"{SUBSCRIPTION_NOTICES}deleted"
+
+
+def _names(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
