@@ -27,6 +27,6 @@ async def _kept_up(name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
             return
-        except Exception:  # noqa: BLE001 - whatever it was, the log goes on and so must its readers
+        except Exception:
             _logger.exception("task.failed", task=name)
             await asyncio.sleep(RESTART_SECONDS)
