@@ -1,0 +1,79 @@
+"""The HTTP API as one Litestar app, from the services it is made of."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from litestar import Controller, Litestar
+from litestar.config.cors import CORSConfig
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+from litestar.types import ControllerRouterHandler, Dependencies
+
+from gateway.http.auth import Authentication
+from gateway.http.dead_letters import DeadLetterController, ReplayController
+from gateway.http.deliveries import DeliveryController
+from gateway.http.events import EventController
+from gateway.http.health import HealthController
+from gateway.http.keys import KeyController
+from gateway.http.manual import ManualController
+from gateway.http.problems import EXCEPTION_HANDLERS
+from gateway.http.services import Services
+from gateway.http.stream_tokens import StreamTokenController
+from gateway.http.subscription_actions import SubscriptionActionController
+from gateway.http.subscriptions import SubscriptionController
+
+MAX_BODY_BYTES = 10 * 2**20
+
+CONTROLLERS: tuple[type[Controller], ...] = (
+    EventController,
+    StreamTokenController,
+    SubscriptionController,
+    SubscriptionActionController,
+    DeliveryController,
+    DeadLetterController,
+    ReplayController,
+    KeyController,
+    HealthController,
+    ManualController,
+)
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+def create_http(
+    services: Services,
+    *,
+    cors_origins: Sequence[str] = (),
+    route_handlers: Sequence[ControllerRouterHandler] = (),
+    dependencies: Dependencies | None = None,
+    lifespan: Sequence[Lifespan] = (),
+) -> Litestar:
+    """The app. *route_handlers* are those that come from elsewhere (streams, console), with their *dependencies*.
+
+    Every handler needs a key but those with `auth.PUBLIC` in their `opt`; those with `auth.TAKES_TOKEN` accept a
+    stream token too.
+    """
+    return Litestar(
+        route_handlers=[*CONTROLLERS, *route_handlers],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
+        middleware=[DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        cors_config=_cors(cors_origins) if cors_origins else None,
+        request_max_body_size=MAX_BODY_BYTES,
+        lifespan=list(lifespan),
+        # The document is written by gateway.http.openapi, from the models that parse and answer.
+        openapi_config=None,
+        # Errors are logged by gateway.http.problems; an access log would hold tokens.
+        logging_config=None,
+    )
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig:
+    """Never with credentials: a key is no cookie, and is sent only by who has it."""
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "traceparent"],
+        allow_credentials=False,
+        expose_headers=["Retry-After"],
+    )
