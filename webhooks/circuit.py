@@ -41,12 +41,10 @@ def after_reached(health: Health) -> Health:
 
 
 def after_unreachable(health: Health, *, started_at: datetime, now: datetime) -> Health:
-    """An attempt found nobody. One that began before the circuit's time was up was no probe, and opens nothing again."""
+    """An attempt found nobody. One that began before the circuit's time was up was no probe: it opens nothing again."""
     unreachable = health.unreachable + 1
-    if health.circuit_open_until is None:
-        opens = unreachable >= OPENS_AFTER
-    else:
-        opens = started_at >= health.circuit_open_until
+    until = health.circuit_open_until
+    opens = unreachable >= OPENS_AFTER if until is None else started_at >= until
     if not opens:
         return replace(health, unreachable=unreachable)
     trips = health.circuit_trips + 1
