@@ -22,6 +22,7 @@ LOOK_SECONDS = 1.0
 """How long a lost announcement may go unnoticed."""
 DELIVERIES_AT_ONCE = 2_000
 """One commit creates about so many, so that publishers never wait long behind it."""
+EVENTS_AT_ONCE = 1_000
 TESTS_BEFORE_YIELD = 5_000
 PAGES_KEPT = 64
 """Announced pages kept for a fan-out that is briefly behind; further behind it reads the log."""
@@ -51,8 +52,9 @@ class Fanout:
 
     def feed(self, page: Page) -> None:
         """*page* is in the log. It may save a read; losing it costs a second at most."""
-        self._pages.append(page)
-        self._news.set()
+        if page.events:
+            self._pages.append(page)
+            self._news.set()
 
     async def run(self) -> None:
         """Follow the log until cancelled, whatever the database does meanwhile."""
@@ -96,14 +98,16 @@ class Fanout:
         return await self._advance(page.last, wanted)
 
     async def _next(self) -> Page:
-        """The page after the cursor: one that was announced, or else what the log has."""
-        while self._pages:
-            page = self._pages.popleft()
-            if page.after == self.cursor:
-                return page
-            if page.after > self.cursor:
+        """The page after the cursor: what was announced since, joined for one commit, or else what the log has."""
+        events: list[LoggedEvent] = []
+        last = self.cursor
+        while self._pages and len(events) < EVENTS_AT_ONCE:
+            if self._pages[0].after > last:  # one was lost, or this is the first sight of a log that was left behind
                 self._pages.clear()
-        return await self._log.read(self.cursor)
+            elif (page := self._pages.popleft()).after == last:
+                events += page.events
+                last = page.last
+        return Page(after=self.cursor, events=tuple(events)) if events else await self._log.read(self.cursor)
 
     async def _advance(self, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
         if to == self.cursor:
