@@ -30,7 +30,12 @@ class Key:
 
     def sees(self, libraries: frozenset[str] | None) -> bool:
         """Whether it holds all of *libraries* (None: all there are)."""
-        return self.libraries is None or (libraries is not None and libraries <= self.libraries)
+        return holds(self.libraries, libraries)
+
+
+def holds(held: frozenset[str] | None, libraries: frozenset[str] | None) -> bool:
+    """Whether who holds *held* holds all of *libraries*; None: all there are."""
+    return held is None or (libraries is not None and libraries <= held)
 
 
 def new_secret() -> str:

@@ -1,7 +1,7 @@
 """A standing wish to be told: what its owner set, and what the gateway keeps about it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -53,3 +53,38 @@ class Interest:
     libraries: frozenset[str] | None
     since: Cursor
     """Only events after this place."""
+
+
+def paused(subscription: Subscription, now: datetime) -> Subscription:
+    """As a person pauses it. One that is disabled becomes paused too: resuming is then that person's to do."""
+    return _idle(subscription, Status.PAUSED, None, now)
+
+
+def disabled(subscription: Subscription, reason: str, now: datetime) -> Subscription:
+    """As the gateway disables it, for a *reason* fit for its owner. One that is disabled keeps its first reason."""
+    if subscription.status is Status.DISABLED:
+        return subscription
+    return _idle(subscription, Status.DISABLED, reason, now)
+
+
+def resumed(subscription: Subscription, now: datetime) -> Subscription:
+    """Active again. The time it was idle is added up, for no delivery grows old in it."""
+    if subscription.status is Status.ACTIVE:
+        return subscription
+    return replace(
+        subscription,
+        status=Status.ACTIVE,
+        disabled_reason=None,
+        idle=idle_by(subscription.idle, subscription.idle_since, now),
+        idle_since=None,
+    )
+
+
+def idle_by(idle: timedelta, since: datetime | None, now: datetime) -> timedelta:
+    """How long it has been idle in all by *now*: *idle*, and what has passed *since*. Never less than *idle*."""
+    return idle if since is None else idle + max(timedelta(0), now - since)
+
+
+def _idle(subscription: Subscription, status: Status, reason: str | None, now: datetime) -> Subscription:
+    """Paused and disabled are both idle: going from one to the other starts no new idle time."""
+    return replace(subscription, status=status, disabled_reason=reason, idle_since=subscription.idle_since or now)

@@ -1,12 +1,14 @@
 """Rows of the events table as values and back, and how many fit into a budget of bytes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
 from gateway.events import EventType, LoggedEvent
 from gateway.storage.tables import events
+
+K = TypeVar("K")
 
 
 def logged(row: Row[Any]) -> LoggedEvent:
@@ -27,9 +29,10 @@ def row_of(event: LoggedEvent) -> dict[str, Any]:
     return {column.name: getattr(event, column.name) for column in events.c}
 
 
-def within(sizes: Sequence[tuple[int, int]], max_bytes: int) -> int | None:
+def within(sizes: Sequence[tuple[K, int]], max_bytes: int) -> K | None:
     """The last key of *sizes* (key, bytes) that fits into *max_bytes* with all before it; the first fits always."""
-    last, total = None, 0
+    last: K | None = None
+    total = 0
     for key, size in sizes:
         total += size
         if last is not None and total > max_bytes:
