@@ -8,6 +8,7 @@ Changes of subscriptions are events of the same log, so each is applied exactly 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from gateway.errors import StorageUnavailable
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent, Page
 from gateway.filters import Candidate, Filter, Matcher
-from gateway.ports import EventLog, FanoutStore, SubscriptionStore
+from gateway.ports import EventLog, FanoutStore
 from gateway.subscriptions import Interest
 
 LOOK_SECONDS = 1.0
@@ -30,6 +31,13 @@ PAGES_KEPT = 64
 _logger = structlog.get_logger(__name__)
 
 
+class InterestSource(Protocol):
+    """As much of the `SubscriptionStore` as is needed here."""
+
+    async def interests(self, at: Cursor) -> Sequence[Interest]:
+        """Of every subscription the interest in force for events after *at*."""
+
+
 class Fanout:
     """Creates deliveries for `subscriptions` as the log grows; *wake* is told whose lane has been fed."""
 
@@ -37,14 +45,18 @@ class Fanout:
         self,
         log: EventLog,
         store: FanoutStore,
-        subscriptions: SubscriptionStore,
+        subscriptions: InterestSource,
         *,
         wake: Callable[[Collection[str]], None],
+        look_seconds: float = LOOK_SECONDS,
+        deliveries_at_once: int = DELIVERIES_AT_ONCE,
     ) -> None:
         self._log = log
         self._store = store
         self._subscriptions = subscriptions
         self._wake = wake
+        self._look_seconds = look_seconds
+        self._deliveries_at_once = deliveries_at_once
         self._news = asyncio.Event()
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
         self.cursor = Cursor(0)
@@ -66,7 +78,7 @@ class Fanout:
                     pass
             except StorageUnavailable as error:
                 _logger.warning("fanout.waiting", cursor=self.cursor, error=error.detail)
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self._look_seconds)
 
     async def _step(self, interests: "Interests") -> bool:
         """Serve one page. False: another process serves the log, and what is known of it is stale."""
@@ -74,7 +86,7 @@ class Fanout:
         page = await self._next()
         if not page.events:
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(self._look_seconds):
                     await self._news.wait()
             except TimeoutError:
                 pass
@@ -88,7 +100,7 @@ class Fanout:
             if ids:
                 wanted.append((event, ids))
                 owed += len(ids)
-            if owed >= DELIVERIES_AT_ONCE:
+            if owed >= self._deliveries_at_once:
                 if not await self._advance(event.cursor, wanted):
                     return False
                 wanted, owed = [], 0

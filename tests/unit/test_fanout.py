@@ -1,0 +1,247 @@
+"""From events to deliveries: who gets what, and that a change of a subscription takes effect where it happened."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gateway.errors import StorageUnavailable
+from gateway.events import Cursor, Draft, EventType, LoggedEvent, Page
+from gateway.fanout import Fanout, Interests
+from gateway.filters import Filter
+from gateway.storage.memory import MemoryEventLog
+from gateway.subscriptions import Interest
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def an_event(library_id: str) -> LoggedEvent:
+    return LoggedEvent(
+        cursor=Cursor(9),
+        id="e",
+        type=EventType.CUSTOM,
+        library_id=library_id,
+        timestamp=AT,
+        accepted_at=AT,
+        data=b"{}",
+    )
+
+
+def an_interest(id_: str, *, since: int = 0, libraries: frozenset[str] | None = None, **filter_: Any) -> Interest:
+    return Interest(subscription_id=id_, filter=Filter(**filter_), libraries=libraries, since=Cursor(since))
+
+
+class Store:
+    """FanoutStore and interests in memory; fails or answers "moved elsewhere" when told to."""
+
+    def __init__(self, *interests: Interest, at: int = 0) -> None:
+        self.at = Cursor(at)
+        self.given: list[Interest] = list(interests)
+        self.made: list[tuple[int, str]] = []
+        self.advances: list[tuple[int, int]] = []
+        self.faults: list[Exception] = []
+        self.moved = asyncio.Condition()
+
+    async def cursor(self) -> Cursor:
+        return self.at
+
+    async def interests(self, at: Cursor) -> Sequence[Interest]:
+        assert at == self.at
+        return self.given
+
+    async def advance(self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
+        if self.faults:
+            raise self.faults.pop()
+        if since != self.at:
+            return False
+        self.made += [(event.cursor, id_) for event, ids in wanted for id_ in ids]
+        self.advances.append((since, to))
+        async with self.moved:
+            self.at = to
+            self.moved.notify_all()
+        return True
+
+    async def until(self, cursor: int) -> None:
+        async with self.moved:
+            await self.moved.wait_for(lambda: self.at >= cursor)
+
+
+@asynccontextmanager
+async def running(
+    log: MemoryEventLog, store: Store, **limits: Any
+) -> AsyncIterator[tuple[Fanout, list[Collection[str]]]]:
+    woken: list[Collection[str]] = []
+    fanout = Fanout(log, store, store, wake=woken.append, **limits)
+    task = asyncio.create_task(fanout.run())
+    try:
+        yield fanout, woken
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def logged(log: MemoryEventLog, *drafts: tuple[str, str] | Draft) -> Page:
+    after = (await log.position()).head
+    await log.append(
+        [
+            [
+                draft
+                if isinstance(draft, Draft)
+                else Draft(id=f"e{after}-{n}", type=EventType(draft[0]), library_id=draft[1], data=b"{}")
+                for n, draft in enumerate(drafts)
+            ]
+        ]
+    )
+    return await log.read(after)
+
+
+def a_notice(what: str, id_: str, audience: frozenset[str] | None = None, **filter_: Any) -> Draft:
+    return Draft(
+        id=f"n-{what}-{id_}",
+        type=EventType(f"gateway.subscription.{what}"),
+        library_id="gateway",
+        data=msgspec.json.encode({"subscription_id": id_, "status": "active", **filter_}),
+        audience=audience,
+    )
+
+
+async def test_each_event_becomes_a_delivery_of_each_subscription_that_wants_it_and_wakes_its_lane() -> None:
+    log, store = (
+        MemoryEventLog(),
+        Store(
+            an_interest("all"),
+            an_interest("books", library_ids=frozenset({"books"})),
+            an_interest("added", types=frozenset({"document.added"})),
+            an_interest("confined", libraries=frozenset({"maps"})),
+        ),
+    )
+    async with running(log, store) as (fanout, woken):
+        fanout.feed(await logged(log, ("document.added", "books"), ("document.deleted", "maps")))
+        await store.until(2)
+    assert sorted(store.made) == [(1, "added"), (1, "all"), (1, "books"), (2, "all"), (2, "confined")]
+    assert set().union(*woken) == {"all", "books", "added", "confined"}
+
+
+async def test_what_was_accepted_before_a_subscription_was_made_is_not_for_it() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("later", since=1))
+    async with running(log, store) as (fanout, _):
+        fanout.feed(await logged(log, ("a", "x"), ("a", "x")))
+        await store.until(2)
+    assert store.made == [(2, "later")]
+
+
+async def test_changes_of_a_subscription_take_effect_at_their_place_in_the_log_within_one_page() -> None:
+    log, store = MemoryEventLog(), Store()
+    async with running(log, store) as (fanout, _):
+        fanout.feed(
+            await logged(
+                log,
+                ("a", "x"),
+                a_notice("created", "s", types=["a"]),
+                ("a", "x"),
+                ("b", "x"),
+                a_notice("updated", "s", types=["b"]),
+                ("a", "x"),
+                ("b", "x"),
+                a_notice("deleted", "s", types=["b"]),
+                ("b", "x"),
+            )
+        )
+        await store.until(9)
+    assert store.made == [(3, "s"), (7, "s")]
+
+
+async def test_a_subscription_is_not_told_of_its_own_creation_and_of_others_only_if_it_names_them() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("all"), an_interest("own", types=frozenset({"gateway.*"})))
+    async with running(log, store) as (fanout, _):
+        fanout.feed(await logged(log, a_notice("created", "s", types=["gateway.*"])))
+        await store.until(1)
+    assert store.made == [(1, "own")]
+
+
+async def test_a_confined_subscription_sees_only_notices_about_what_it_may_see() -> None:
+    log = MemoryEventLog()
+    store = Store(an_interest("own", types=frozenset({"gateway.*"}), libraries=frozenset({"x", "y"})))
+    async with running(log, store) as (fanout, _):
+        fanout.feed(
+            await logged(
+                log,
+                a_notice("updated", "a", audience=frozenset({"x"})),
+                a_notice("updated", "b", audience=frozenset({"z"})),
+                a_notice("updated", "c", audience=None),
+            )
+        )
+        await store.until(3)
+    assert store.made == [(1, "own")]
+
+
+async def test_pages_that_were_never_announced_are_read_from_the_log() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("all"), at=1)
+    await logged(log, ("a", "x"), ("a", "x"), ("a", "x"))
+    async with running(log, store) as (fanout, _):
+        await store.until(3)
+        await logged(log, ("a", "x"))  # nobody says so
+        fanout.feed(await logged(log, ("a", "x")))  # this one does, and there is a hole before it
+        await store.until(5)
+    assert store.made == [(n, "all") for n in range(2, 6)]
+
+
+async def test_announced_pages_are_joined_into_one_commit() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("all"))
+    pages = [await logged(log, ("a", "x")) for _ in range(5)]
+    fanout = Fanout(log, store, store, wake=lambda _: None)
+    for page in pages:
+        fanout.feed(page)
+    task = asyncio.create_task(fanout.run())
+    await store.until(5)
+    task.cancel()
+    assert store.advances == [(0, 5)]
+
+
+async def test_a_large_page_is_committed_in_parts_and_nothing_of_it_twice() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("one"), an_interest("two"))
+    async with running(log, store, deliveries_at_once=4) as (fanout, _):
+        fanout.feed(await logged(log, *[("a", "x")] * 5))
+        await store.until(5)
+    assert store.advances == [(0, 2), (2, 4), (4, 5)]
+    assert sorted(store.made) == sorted((n, name) for n in range(1, 6) for name in ("one", "two"))
+
+
+async def test_a_database_that_fails_delays_and_loses_nothing() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("all"))
+    store.faults = [StorageUnavailable("no"), StorageUnavailable("no")]
+    async with running(log, store, look_seconds=0.001) as (fanout, _):
+        fanout.feed(await logged(log, ("a", "x"), ("a", "x")))
+        await store.until(2)
+    assert store.made == [(1, "all"), (2, "all")]
+
+
+async def test_when_another_process_has_moved_the_cursor_it_goes_on_from_there() -> None:
+    log, store = MemoryEventLog(), Store(an_interest("all"))
+    async with running(log, store) as (fanout, _):
+        fanout.feed(await logged(log, ("a", "x")))
+        await store.until(1)
+        store.at = Cursor(2)
+        fanout.feed(await logged(log, ("a", "x"), ("a", "x")))
+        await store.until(3)
+    assert store.made == [(1, "all"), (3, "all")]
+
+
+def test_interests_that_change_libraries_leave_nothing_behind() -> None:
+    interests = Interests([an_interest("s", library_ids=frozenset({"x"}))])
+    interests.apply(
+        LoggedEvent(
+            cursor=Cursor(5),
+            id="n",
+            type=EventType("gateway.subscription.updated"),
+            library_id="gateway",
+            timestamp=AT,
+            accepted_at=AT,
+            data=b'{"subscription_id":"s","library_ids":["y"]}',
+        )
+    )
+    assert [i.subscription_id for i in interests.of(an_event("x"))] == []
+    assert [i.subscription_id for i in interests.of(an_event("y"))] == ["s"]
