@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 from gateway.errors import Forbidden, Unauthenticated
 from gateway.http.keyring import KeyRing
 from gateway.http.tokens import TokenDesk
-from gateway.keys import Key, Scope
+from gateway.keys import Key, Scope, holds
 
 PUBLIC = "public"
 """In a handler's `opt`: it answers without a key."""
@@ -42,7 +42,7 @@ class Caller:
 
     def sees(self, libraries: frozenset[str] | None) -> bool:
         """Whether it holds all of *libraries* (None: all there are)."""
-        return self.libraries is None or (libraries is not None and libraries <= self.libraries)
+        return holds(self.libraries, libraries)
 
     def sees_library(self, library_id: str) -> bool:
         return self.libraries is None or library_id in self.libraries

@@ -40,22 +40,29 @@ class EventIn(Body):
     """An event to publish, at most 256 KiB. It is `gateway.intake` that reads it."""
 
     type: Annotated[
-        str, Field(max_length=128, pattern=TYPE, description="Dotted lower case; `gateway.*` is the gateway's own.")
+        str,
+        Field(
+            max_length=128,
+            description="Dotted lower case; `gateway.*` is the gateway's own.",
+            json_schema_extra={"pattern": TYPE},
+        ),
     ]
-    library_id: Annotated[str, Field(max_length=128, pattern=LIBRARY, description="Whose event it is.")]
-    data: Annotated[dict[str, Any], Field(description="Any JSON object, at most 64 deep; kept as it was written.")] = (
-        Field(default_factory=dict)
+    library_id: Annotated[
+        str, Field(max_length=128, description="Whose event it is.", json_schema_extra={"pattern": LIBRARY})
+    ]
+    data: Annotated[dict[str, Any], Field(description="Any JSON object, at most 64 deep; kept as it was written.")]
+    timestamp: Annotated[Moment, Field(description="When it happened; the time of arrival if left out.")] = Field(
+        default_factory=lambda: None
     )
-    timestamp: Annotated[Moment, Field(description="When it happened; the time of arrival if left out.")] = None
     id: Annotated[
         str,
         Field(
             min_length=1,
             max_length=128,
-            pattern=EVENT_ID,
             description="The idempotency key: the same id with the same content is stored once.",
+            json_schema_extra={"pattern": EVENT_ID},
         ),
-    ] = ""
+    ] = Field(default_factory=str)
 
 
 class EventBody(Answer):

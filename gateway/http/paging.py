@@ -71,4 +71,6 @@ def read_token(mark: str, token: str | None, kind: type[P]) -> P | None:
     if mark_in_token != mark or type(position) is not kind:
         raise InvalidInput.at("/page_token", "belongs to another list or another question")
     found: P = position
+    if not (0 <= found < 2**63 if isinstance(found, int) else found.isascii() and found.isprintable()):
+        raise InvalidInput.at("/page_token", "is not a page token")
     return found

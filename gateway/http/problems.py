@@ -22,6 +22,7 @@ from gateway.errors import (
     MalformedInput,
     NotFound,
     Overloaded,
+    StorageUnavailable,
     TooLarge,
     Unauthenticated,
 )
@@ -83,7 +84,7 @@ def problem(
     )
 
 
-def of_gateway(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes]:
+def of_gateway(error: GatewayError) -> Response[bytes]:
     """What the gateway itself refused."""
     kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
     headers: dict[str, str] = {}
@@ -91,7 +92,9 @@ def of_gateway(_: Request[Any, Any, Any], error: GatewayError) -> Response[bytes
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(error.retry_after_seconds)
-    return problem(kind, error.detail, error.faults, headers)
+    # What a database says of itself is for the log, where it stands already.
+    detail = "the database cannot be used now" if isinstance(error, StorageUnavailable) else error.detail
+    return problem(kind, detail, error.faults, headers)
 
 
 def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -118,7 +121,7 @@ def of_surprise(request: Request[Any, Any, Any], error: Exception) -> Response[b
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {
-    GatewayError: of_gateway,
+    GatewayError: lambda _, error: of_gateway(error),
     HTTPException: of_framework,
     Exception: of_surprise,
 }

@@ -1,13 +1,13 @@
 """The HTTP API as one Litestar app, from the services it is made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from litestar import Controller, Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
-from litestar.types import ControllerRouterHandler, Dependencies
+from litestar.types import ControllerRouterHandler
 
 from gateway.http.auth import Authentication
 from gateway.http.dead_letters import DeadLetterController, ReplayController
@@ -45,7 +45,7 @@ def create_http(
     *,
     cors_origins: Sequence[str] = (),
     route_handlers: Sequence[ControllerRouterHandler] = (),
-    dependencies: Dependencies | None = None,
+    dependencies: Mapping[str, Provide] | None = None,
     lifespan: Sequence[Lifespan] = (),
 ) -> Litestar:
     """The app. *route_handlers* are those that come from elsewhere (streams, console), with their *dependencies*.

@@ -1,0 +1,112 @@
+"""The HTTP API over its ports in memory: no socket, no disk."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from litestar import Litestar
+
+from gateway.errors import Overloaded
+from gateway.http.keyring import KeyRing
+from gateway.http.routes import create_http
+from gateway.http.services import Services
+from gateway.http.tokens import TokenDesk
+from gateway.keys import Key, Scope, hash_secret
+from gateway.publishing import Publisher
+from gateway.storage.memory import MemoryEventLog
+from gateway.subscriptions import Subscription
+from tests.http.doubles import Desk, Keys, Subscriptions
+from webhooks.deliveries import Attempt
+from webhooks.destinations import check_url
+
+START = datetime(2025, 10, 27, 6, 1, tzinfo=UTC)
+
+
+class Api:
+    """The app, what it stands on, and clients with keys of any kind."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self.moment = START
+        self.keys = Keys()
+        self.keyring = KeyRing(self.keys)
+        self.tokens = TokenDesk(self.keys, self.keyring, self.clock)
+        self.log = MemoryEventLog(clock=self.clock, epoch="k3v9")
+        self.publisher = Publisher(self.log)
+        self.subscriptions = Subscriptions()
+        self.desk = Desk()
+        self.woken: list[str] = []
+        self.changed: list[str] = []
+        self.drains = False
+        self.services = Services(
+            log=self.log,
+            publisher=self.publisher,
+            keys=self.keys,
+            keyring=self.keyring,
+            tokens=self.tokens,
+            subscriptions=self.subscriptions,
+            desk=self.desk,
+            clock=self.clock,
+            statistics=lambda: {"total_published": 142, "events_by_type": {"document.added": 142}},
+            check_url=check_url,
+            wake=self._wake,
+            changed=self.changed.append,
+            ping=self._ping,
+            ready=self._ready,
+        )
+        self.app = create_http(self.services, cors_origins=["https://page.example"])
+
+    def clock(self) -> datetime:
+        return self.moment
+
+    def pass_time(self, span: timedelta) -> None:
+        self.moment += span
+
+    async def key(self, *scopes: Scope, libraries: Iterable[str] | None = None, name: str = "test") -> str:
+        """A new key in the store; answers the secret."""
+        secret = f"arrw_test_{len(self.keys.kept)}_{name}"
+        await self.keys.add(
+            Key(
+                id=f"key_{len(self.keys.kept):04}",
+                name=name,
+                scopes=frozenset(scopes),
+                libraries=None if libraries is None else frozenset(libraries),
+                created_at=self.moment,
+                hash=hash_secret(secret),
+            )
+        )
+        return secret
+
+    async def client(
+        self, *scopes: Scope, libraries: Iterable[str] | None = None, app: Litestar | None = None
+    ) -> httpx.AsyncClient:
+        """A client with a key of *scopes*; without scopes, one without a key."""
+        headers = {"authorization": f"Bearer {await self.key(*scopes, libraries=libraries)}"} if scopes else {}
+        transport = httpx.ASGITransport(app or self.app, raise_app_exceptions=True)  # type: ignore[arg-type]
+        client = httpx.AsyncClient(transport=transport, base_url="http://gateway.test", headers=headers)
+        return await self._stack.enter_async_context(client)
+
+    def _wake(self, ids: Iterable[str]) -> None:
+        self.woken.extend(ids)
+
+    async def _ping(self, subscription: Subscription) -> Attempt:
+        return Attempt(number=1, started_at=self.moment, duration=timedelta(milliseconds=12.5), status_code=204)
+
+    async def _ready(self) -> None:
+        if self.drains:
+            raise Overloaded("the gateway is shutting down", retry_after_seconds=5)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with AsyncExitStack() as stack:
+        api = Api(stack)
+        await stack.enter_async_context(api.publisher)
+        yield api
+
+
+@pytest.fixture
+async def admin(api: Api) -> httpx.AsyncClient:
+    return await api.client(Scope.ADMIN)
