@@ -14,7 +14,7 @@ from webhooks.endpoints import Health
 from webhooks.verdicts import Dead, Delivered, Retry, Verdict
 
 FAILING = "failing"
-_NOBODY_THERE = {Failure.UNREACHABLE, Failure.TIMEOUT}
+NOBODY_THERE = {Failure.UNREACHABLE, Failure.TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ def examine(
     health: Health, attempt: Attempt, verdict: Verdict, *, now: datetime, disable_after: timedelta
 ) -> Prognosis:
     """How its endpoint stands after *attempt*, which ended *now* and was judged *verdict*."""
-    if attempt.failure in _NOBODY_THERE:
+    if attempt.failure in NOBODY_THERE:
         health = circuit.after_unreachable(health, started_at=attempt.started_at, now=now)
     elif attempt.failure is not Failure.FORBIDDEN:
         health = circuit.after_reached(health)

@@ -1,11 +1,11 @@
-"""What the dispatcher needs of whoever keeps endpoints and deliveries."""
+"""What the dispatcher needs: of whoever keeps endpoints and deliveries, and of whoever sends."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from webhooks.deliveries import Delivery, Settlement
+from webhooks.deliveries import Attempt, Delivery, Settlement
 from webhooks.endpoints import Endpoint, Health
 
 
@@ -42,3 +42,8 @@ class DeliveryStore(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Store all of them, together. A delivery that is no longer pending (cancelled meanwhile) keeps its status
         and gets the attempt only; one that is gone is passed over."""
+
+
+class Sends(Protocol):
+    async def send(self, delivery: Delivery, endpoint: Endpoint) -> Attempt:
+        """One attempt, in at most the endpoint's `timeout_seconds`. What a receiver does is never an exception."""

@@ -65,7 +65,7 @@ Verdict = Delivered | Retry | Dead
 def judge(
     *,
     status_code: int | None,
-    forbidden: bool = False,
+    is_forbidden: bool = False,
     retry_after: str | None = None,
     failures: int,
     schedule: Sequence[float],
@@ -77,7 +77,7 @@ def judge(
 
     Args:
         status_code: of the answer, None when there was none.
-        forbidden: its destination turned out to be an address that must not be connected to.
+        is_forbidden: its destination turned out to be an address that must not be connected to.
         retry_after: the header as it came, heeded on 429 and 503.
         failures: attempts of the present schedule, this one included, if it failed.
         schedule: seconds to wait after each failed attempt.
@@ -88,7 +88,7 @@ def judge(
         return Delivered()
     if status_code == 410:
         return Dead(Reason.GONE, disable="gone")
-    if forbidden:
+    if is_forbidden:
         return Dead(Reason.FORBIDDEN_DESTINATION)
     hold_until = None
     if retry_after is not None and status_code in {429, 503}:
