@@ -11,6 +11,7 @@ from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
 from gateway.ports import HistoryQuery
 from gateway.storage.rows import logged, within
 from gateway.storage.tables import events
+from gateway.storage.types import below, is_of_type
 
 
 async def read_history(
@@ -58,16 +59,7 @@ def _worth_reading(filter_: Filter) -> ColumnElement[Any]:
         tests.append(events.c.library_id.in_(sorted(filter_.library_ids)))
     if filter_.types is None or "*" in filter_.types:
         named = [type_ for type_ in filter_.types or () if type_.startswith(GATEWAY_PREFIX)]
-        tests.append(or_(~_below(GATEWAY_PREFIX), *map(_of_type, named)))
+        tests.append(or_(~below(events.c.type, GATEWAY_PREFIX), *(is_of_type(events.c.type, name) for name in named)))
     else:
-        tests.append(or_(false(), *map(_of_type, sorted(filter_.types))))
+        tests.append(or_(false(), *(is_of_type(events.c.type, name) for name in sorted(filter_.types))))
     return tests[0] if len(tests) == 1 else tests[0] & tests[1]
-
-
-def _of_type(name: str) -> ColumnElement[Any]:
-    return _below(name[:-1]) if name.endswith(".*") else events.c.type == name
-
-
-def _below(prefix: str) -> ColumnElement[Any]:
-    """Types that begin with *prefix*, which ends in a dot: `/` is the next character after it."""
-    return (events.c.type >= prefix) & (events.c.type < prefix[:-1] + "/")
