@@ -1,0 +1,122 @@
+"""Serve the app on uvicorn, and stop it: within seconds, with exit status 0, whoever is connected.
+
+SIGTERM, SIGINT ─▶ listeners close ─▶ streams end (each with its own `retry:`) ┐
+                                      requests in flight get a moment          ├─▶ lifespan ends ─▶ exit 0
+                                      idle connections close                   ┘
+"""
+
+import asyncio
+import gc
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from socket import socket
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
+
+from gateway.http.wire import StreamProtocol
+
+GRACE_SECONDS = 2
+"""For requests in flight. By itself uvicorn waits without end."""
+BACKLOG = 16_384
+"""Connections that wait to be accepted: all that come back at once after a restart. The kernel's limit applies."""
+GC_THRESHOLDS = (50_000, 20, 100)
+"""A full collection with thousands of streams open takes a tenth of a second, and finds next to nothing."""
+
+_log = structlog.get_logger(__name__)
+
+Drain = Callable[[], Awaitable[None]]
+
+
+def make_config(app: Any, *, host: str, port: int) -> uvicorn.Config:  # noqa: ANN401 - Litestar's and uvicorn's ASGI types differ in name only
+    """How the gateway is served. Port 0 takes any free one."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=StreamProtocol,
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        # The access log would hold tokens. Other logs go where the gateway's own go.
+        access_log=False,
+        log_config=None,
+        server_header=False,
+    )
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, with an end. *drains* run beside uvicorn's own shutdown, after the listeners have closed: those
+    of streams that its protocol does not reach. *listening* is told the address once it takes connections."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drains: Sequence[Drain] = (),
+        listening: Callable[[str, int], None] = lambda _host, _port: None,
+    ) -> None:
+        super().__init__(config)
+        self._drains = drains
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port, *_ = self.servers[0].sockets[0].getsockname()
+            self._listening(host, port)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        # First nobody can come back to this process, then all are sent away.
+        for server in self.servers:
+            server.close()
+        async with asyncio.TaskGroup() as group:
+            for drain in self._drains:
+                group.create_task(_run(drain))
+            group.create_task(super().shutdown(sockets))
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own raises the signal again at the end, and the process would seem to have been killed by it."""
+        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(
+    app: Any,  # noqa: ANN401 - as above
+    *,
+    host: str,
+    port: int,
+    drains: Sequence[Drain] = (),
+    listening: Callable[[str, int], None] = lambda _host, _port: None,
+) -> None:
+    """Serve *app* until SIGTERM or SIGINT, then stop as described above and return.
+
+    Raises:
+        SystemExit: it could not start; the reason has been logged.
+    """
+    raise_open_files()
+    gc.set_threshold(*GC_THRESHOLDS)
+    GatewayServer(make_config(app, host=host, port=port), drains=drains, listening=listening).run()
+
+
+def raise_open_files() -> None:
+    """Take as many file descriptors as this process may have: one for each stream, and many for receivers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(drain: Drain) -> None:
+    try:
+        await drain()
+    except Exception:  # noqa: BLE001 - it must not keep the rest of the shutdown from happening
+        _log.exception("server.drain_failed")
