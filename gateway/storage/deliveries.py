@@ -76,7 +76,7 @@ class SqlDeliveryStore:
         )
         active = select(subscriptions.c.id, earliest).where(subscriptions.c.status == Status.ACTIVE.value)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(active)).tuples().all()
+            rows = (await connection.execute(active)).all()
         return {id_: due_at for id_, due_at in rows if due_at is not None}
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

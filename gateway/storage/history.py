@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.events import GATEWAY_PREFIX, Cursor, LoggedEvent
-from gateway.filters import Candidate, Filter, Matcher
+from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent
+from gateway.filters import Candidate, Matcher
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
 from gateway.ports import HistoryQuery
 from gateway.storage.rows import logged, within
@@ -29,19 +29,18 @@ async def read_history(
     )
     end, whole = (high, high == last) if rising else (low, low == first)
 
+    matcher = Matcher(query.filter, query.libraries)
     order = events.c.cursor.asc() if rising else events.c.cursor.desc()
-    wanted = events.c.cursor.between(low, high) & _worth_reading(query.filter)
+    wanted = events.c.cursor.between(low, high) & _worth_reading(matcher)
     sizes = select(events.c.cursor, func.length(events.c.data)).where(wanted).order_by(order)
-    if query.filter.expression is None:
-        sizes = sizes.limit(query.limit + 1)
-    found = (await connection.execute(sizes)).tuples().all()
+    cut = query.limit + 1 if query.filter.expression is None else EXAMINED_ROWS
+    found = (await connection.execute(sizes.limit(cut))).all()
     reached = within(found, EXAMINED_BYTES)
     if reached is not None:
         stretch = events.c.cursor.between(low, reached) if rising else events.c.cursor.between(reached, high)
-        if reached != found[-1][0] or len(found) > query.limit:
+        if reached != found[-1][0] or len(found) == cut:
             end, whole = reached, False
         rows = await connection.execute(select(events).where(wanted, stretch).order_by(order))
-        matcher = Matcher(query.filter, query.libraries)
         matched: list[LoggedEvent] = []
         for event in map(logged, rows):
             if matcher.matches(Candidate(event)):
@@ -52,11 +51,13 @@ async def read_history(
     return Listing((), None if whole else Cursor(end))
 
 
-def _worth_reading(filter_: Filter) -> ColumnElement[Any]:
+def _worth_reading(matcher: Matcher) -> ColumnElement[Any]:
     """What SQL can rule out. The matcher has the last word."""
+    filter_ = matcher.filter
     tests: list[ColumnElement[Any]] = []
-    if filter_.library_ids is not None:
-        tests.append(events.c.library_id.in_(sorted(filter_.library_ids)))
+    if matcher.libraries is not None:
+        own = {GATEWAY_LIBRARY} if filter_.names_gateways_own else set[str]()
+        tests.append(events.c.library_id.in_(sorted(matcher.libraries | own)))
     if filter_.types is None or "*" in filter_.types:
         named = [type_ for type_ in filter_.types or () if type_.startswith(GATEWAY_PREFIX)]
         tests.append(or_(~below(events.c.type, GATEWAY_PREFIX), *(is_of_type(events.c.type, name) for name in named)))

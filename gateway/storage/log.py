@@ -42,7 +42,7 @@ class SqlEventLog:
             .limit(limit)
         )
         async with self._database.reading() as connection:
-            last = within((await connection.execute(sizes)).tuples().all(), max_bytes)
+            last = within((await connection.execute(sizes)).all(), max_bytes)
             if last is None:
                 return Page(after=after, events=())
             page = select(events).where(events.c.cursor > after, events.c.cursor <= last).order_by(events.c.cursor)

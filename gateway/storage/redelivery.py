@@ -113,7 +113,7 @@ async def replay(connection: AsyncConnection, replay_id: str) -> ReplayRecord | 
         libraries=row.libraries,
         created_at=row.created_at,
         matched=row.matched,
-        by_status=dict((await connection.execute(counted)).tuples().all()),
+        by_status=dict((await connection.execute(counted)).all()),
     )
 
 

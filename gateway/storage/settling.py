@@ -5,7 +5,7 @@ read the deliveries ─▶ update ─▶ insert attempts ─▶ replace lanes �
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
@@ -18,7 +18,7 @@ from gateway.storage.database import Transaction
 from gateway.storage.dialects import insert_new, upsert
 from gateway.storage.subscription_rows import row_of_health, subscription_of
 from gateway.storage.tables import PENDING, attempts, deliveries, lanes, subscriptions
-from gateway.subscriptions import Subscription, disabled
+from gateway.subscriptions import Subscription, disabled, idle_by
 from webhooks.deliveries import DeliveryStatus, Settlement
 from webhooks.verdicts import Dead, Delivered, Retry
 
@@ -55,12 +55,14 @@ class _State:
     attempt_count: int
     has_endpoint: bool
     libraries: frozenset[str] | None
+    idle: timedelta
+    """Of its endpoint, by the time of settling."""
 
 
 async def settle(transaction: Transaction, settlements: Sequence[Settlement], *, now: datetime) -> None:
     """See `webhooks.ports.DeliveryStore.settle`."""
     connection = transaction.connection
-    states = await _states(connection, [settlement.delivery.id for settlement in settlements])
+    states = await _states(connection, [each.delivery.id for each in settlements], now)
     known = [(each, states[each.delivery.id]) for each in settlements if each.delivery.id in states]
     pending = [(each, state) for each, state in known if state.pending]
     if pending:
@@ -82,7 +84,7 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
         await notices.tell(transaction, *drafts, now=now)
 
 
-async def _states(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, _State]:
+async def _states(connection: AsyncConnection, ids: Sequence[str], now: datetime) -> dict[str, _State]:
     found: dict[str, _State] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
         some = (
@@ -92,6 +94,8 @@ async def _states(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, 
                 deliveries.c.attempt_count,
                 subscriptions.c.id.label("endpoint_id"),
                 subscriptions.c.libraries,
+                subscriptions.c.idle,
+                subscriptions.c.idle_since,
             )
             .outerjoin(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
             .where(deliveries.c.id.in_(ids[start : start + _IDS_AT_ONCE]))
@@ -103,6 +107,7 @@ async def _states(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, 
                 attempt_count=row.attempt_count,
                 has_endpoint=row.endpoint_id is not None,
                 libraries=row.libraries,
+                idle=idle_by(row.idle or timedelta(0), row.idle_since, now),
             )
     return found
 
@@ -121,15 +126,18 @@ def _attempt_count(settlement: Settlement, state: _State) -> int:
 
 def _settled(settlement: Settlement, state: _State) -> dict[str, Any]:
     """The delivery's new values, under the names of `_UPDATE_PENDING`."""
-    delivery, verdict = settlement.delivery, settlement.verdict
+    delivery, attempt, verdict = settlement.delivery, settlement.attempt, settlement.verdict
+    first_attempt_at, idle_before = delivery.first_attempt_at, delivery.idle_before
+    if first_attempt_at is None and attempt is not None and _counts(settlement):
+        first_attempt_at, idle_before = attempt.started_at, state.idle
     row: dict[str, Any] = {
         "delivery_id": delivery.id,
         "new_reason": None,
         "new_due_at": delivery.due_at,
         "new_settled_at": settlement.at,
         "new_attempt_count": _attempt_count(settlement, state),
-        "new_first_attempt_at": delivery.first_attempt_at,
-        "new_idle_before": delivery.idle_before,
+        "new_first_attempt_at": first_attempt_at,
+        "new_idle_before": idle_before,
     }
     match verdict:
         case Delivered():
