@@ -44,7 +44,7 @@ class StreamResponse(Response[bytes]):
         is_head_response: bool = False,
         media_type: MediaType | str | None = None,
         status_code: int | None = None,
-        type_encoders: TypeEncodersMap | None = None,
+        type_encoders: "TypeEncodersMap | None" = None,
     ) -> ASGIResponse:
         return _Serving(
             self.opening,

@@ -1,0 +1,161 @@
+"""Put the parts together. The only place where they meet; everything here is about who knows whom, and in which order.
+
+Database ─ stores ┐
+Bus ──────────────┼─ Publisher · Tail ─┬─ Streams · EventBus (handlers)
+Settings ─────────┘                    └─ Fanout ─▶ Dispatcher ─▶ Sender ─▶ VettingTransport
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+import msgspec
+from litestar import Litestar
+
+from gateway.admin_key import ensure_admin_key
+from gateway.bus.memory import MemoryBus
+from gateway.errors import NotFound, Overloaded
+from gateway.events import Page
+from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
+from gateway.housekeeping import Housekeeping
+from gateway.http.keyring import KeyRing
+from gateway.http.routes import create_http
+from gateway.http.services import Services
+from gateway.http.streams import stream_routes
+from gateway.http.tokens import TokenDesk
+from gateway.ping import a_ping
+from gateway.publishing import Publisher
+from gateway.settings import Settings
+from gateway.storage import notices
+from gateway.storage.database import Database
+from gateway.storage.deliveries import SqlDeliveryStore
+from gateway.storage.desk import SqlDeliveryDesk
+from gateway.storage.fanout import SqlFanoutStore
+from gateway.storage.keys import SqlKeyStore
+from gateway.storage.log import SqlEventLog
+from gateway.storage.subscriptions import SqlSubscriptionStore
+from gateway.streaming import Streams
+from gateway.subscriptions import Subscription
+from gateway.supervision import running
+from gateway.tail import Tail
+from gateway.times import Clock
+from gateway.times import now as system_clock
+from gateway.version import __version__
+from webhooks.deliveries import Attempt
+from webhooks.destinations import Guard, check_url, parse_networks
+from webhooks.dispatcher import Dispatcher
+from webhooks.lane import Rules
+from webhooks.sender import Sender
+from webhooks.transport import VettingTransport
+
+
+class Gateway:
+    """One process's gateway. `async with gateway.running()` starts it; `app` serves it over HTTP meanwhile."""
+
+    def __init__(self, settings: Settings, *, clock: Clock = system_clock) -> None:
+        self.settings = settings
+        self.first_key: str | None = None
+        """The admin key that was made at the first start, to be shown once."""
+        self._clock = clock
+        self._draining = False
+
+        self._database = Database(settings.database_url, clock=clock)
+        bus = MemoryBus()
+        self._database.on_commit(bus.announce)
+        self.log = SqlEventLog(self._database)
+        self._keys = SqlKeyStore(self._database)
+        self._subscriptions = SqlSubscriptionStore(self._database)
+        self._publisher = Publisher(self.log)
+        self._tail = Tail(self.log, bus)
+
+        networks = parse_networks(settings.destination_allow)
+        self._transport = VettingTransport(Guard(networks))
+        self._deliveries = SqlDeliveryStore(self._database, retry_schedule=tuple(settings.retry_schedule))
+        self._dispatcher = Dispatcher(
+            self._deliveries,
+            Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock),
+            rules=Rules(
+                max_age=timedelta(seconds=settings.max_delivery_age_seconds),
+                disable_after=timedelta(seconds=settings.disable_after_seconds),
+            ),
+        )
+        self._fanout = Fanout(self.log, SqlFanoutStore(self._database), self._subscriptions, wake=self._dispatcher.wake)
+        self._streams = Streams(
+            log=self.log,
+            tail=self._tail,
+            max_streams=settings.max_streams,
+            heartbeat_seconds=settings.stream_heartbeat_seconds,
+            clock=clock,
+        )
+        self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
+        keyring = KeyRing(self._keys)
+        for feed in (keyring.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes):
+            self._tail.add(feed)
+        self.app = create_http(
+            Services(
+                log=self.log,
+                publisher=self._publisher,
+                keys=self._keys,
+                keyring=keyring,
+                tokens=TokenDesk(self._keys, keyring, clock),
+                subscriptions=self._subscriptions,
+                desk=SqlDeliveryDesk(self._database),
+                clock=clock,
+                statistics=dict,
+                check_url=lambda url: check_url(url, networks),
+                wake=self._dispatcher.wake,
+                changed=self._dispatcher.changed,
+                ping=self._ping,
+                ready=self._ready,
+                default_timeout_seconds=settings.delivery_timeout_seconds,
+            ),
+            cors_origins=settings.cors_origins,
+            route_handlers=[stream_routes(self._streams)],
+            lifespan=[lambda _: self.running()],
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything at work, from the database upwards; ended in the opposite order."""
+        given = self.settings.admin_key
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._database)
+            self.first_key = await ensure_admin_key(
+                self._keys, None if given is None else given.get_secret_value(), self._clock
+            )
+            await stack.enter_async_context(self._publisher)
+            await stack.enter_async_context(self._transport)
+            await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
+            stack.push_async_callback(self.drain)
+            await stack.enter_async_context(running("fanout", self._fanout.run))
+            await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
+            await stack.enter_async_context(self._tail)
+            await stack.enter_async_context(self._streams)
+            yield
+
+    async def drain(self) -> None:
+        """Stop sending: attempts in flight get a little time. Safe to begin while requests are still answered."""
+        self._draining = True
+        await self._dispatcher.drain()
+
+    def _tell_lanes(self, page: Page) -> None:
+        """A lane reads its endpoint again when the log says that its subscription has changed."""
+        for event in page.events:
+            if event.type.startswith(SUBSCRIPTION_NOTICES):
+                self._dispatcher.changed(msgspec.json.decode(event.data, type=Notice).subscription_id)
+
+    async def _ping(self, subscription: Subscription) -> Attempt:
+        found = await self._deliveries.endpoint(subscription.id)
+        if found is None:
+            raise NotFound("there is no such subscription")
+        return await self._dispatcher.ping(found[0], a_ping(subscription.id, self._clock()))
+
+    async def _ready(self) -> None:
+        if self._draining:
+            raise Overloaded("The gateway is stopping")
+        await self.log.position()
+
+
+def build(settings: Settings) -> Litestar:
+    """The app, ready to be served; its lifespan starts and ends the gateway."""
+    return Gateway(settings).app
