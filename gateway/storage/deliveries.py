@@ -52,10 +52,10 @@ class SqlDeliveryStore:
             forced = (await connection.execute(_by_due_time(endpoint_id, FORCED).limit(limit))).all()
             # One more than is asked for tells when to look again, be it due already or not.
             waiting = (await connection.execute(_by_due_time(endpoint_id, PENDING).limit(limit + 1))).all()
-            ready = {row.id: row.size for row in forced} | {row.id: row.size for row in waiting if row.due_at <= now}
+            ready = {row.id: row.size for row in (*forced, *waiting) if row.due_at <= now}
             chosen = _fitting(ready.items(), limit)
             found = await _whole(connection, chosen)
-        left_out = [row.due_at for row in (*forced, *waiting) if row.id not in ready or row.id not in found]
+        left_out = [row.due_at for row in (*forced, *waiting) if row.id not in found]
         return Due(deliveries=tuple(found.values()), next_due_at=min(left_out, default=None))
 
     async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:

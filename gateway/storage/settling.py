@@ -3,12 +3,12 @@
 read the deliveries ─▶ update ─▶ insert attempts ─▶ replace lanes ─▶ (disable) ─▶ (notices)
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import GATEWAY_PREFIX, Draft
@@ -48,122 +48,116 @@ _DISABLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """A delivery as it is when its settlement is stored."""
+class _Owner:
+    """An endpoint that is there still."""
 
-    pending: bool
-    attempt_count: int
-    has_endpoint: bool
     libraries: frozenset[str] | None
     idle: timedelta
-    """Of its endpoint, by the time of settling."""
+    """By the time of settling."""
 
 
 async def settle(transaction: Transaction, settlements: Sequence[Settlement], *, now: datetime) -> None:
     """See `webhooks.ports.DeliveryStore.settle`."""
     connection = transaction.connection
-    states = await _states(connection, [each.delivery.id for each in settlements], now)
-    known = [(each, states[each.delivery.id]) for each in settlements if each.delivery.id in states]
-    pending = [(each, state) for each, state in known if state.pending]
+    owners = await _owners(connection, {each.delivery.endpoint_id for each in settlements}, now)
+    rows = await _rows(connection, {each.delivery.id for each in settlements})
+    known = [(each, rows[each.delivery.id]) for each in settlements if each.delivery.id in rows]
+    pending = [(each, row) for each, row in known if row.status == DeliveryStatus.PENDING]
     if pending:
-        await connection.execute(_UPDATE_PENDING, [_settled(each, state) for each, state in pending])
-    if late := [_counted(each, state) for each, state in known if not state.pending and _counts(each)]:
+        values = [_settled(each, row, owners.get(each.delivery.endpoint_id)) for each, row in pending]
+        await connection.execute(_UPDATE_PENDING, values)
+    if late := [_counted(each, row) for each, row in known if row.status != DeliveryStatus.PENDING and each.attempt]:
         await connection.execute(_COUNT_ATTEMPT, late)
-    if made := [row_of_attempt(each.delivery.id, each.attempt) for each, _ in known if each.attempt and _counts(each)]:
+    if made := [row_of_attempt(each.delivery.id, each.attempt) for each, _ in known if each.attempt]:
         # A batch that is stored again, because its commit broke, finds its attempts there.
         await connection.execute(insert_new(connection, attempts), made)
-    if health := {each.delivery.endpoint_id: each.health for each, state in known if state.has_endpoint}:
+    living = [each for each in settlements if each.delivery.endpoint_id in owners]
+    if health := {each.delivery.endpoint_id: each.health for each in living}:
         await connection.execute(
             upsert(connection, lanes), [row_of_health(id_, value) for id_, value in health.items()]
         )
     drafts = [
-        *await _troubles(connection, [each for each, state in known if state.has_endpoint], now),
-        *(draft for each, state in pending if (draft := _death(each, state)) is not None),
+        *await _troubles(connection, living, now),
+        *(
+            draft
+            for each, row in pending
+            if (draft := _death(each, row, owners.get(each.delivery.endpoint_id))) is not None
+        ),
     ]
     if drafts:
         await notices.tell(transaction, *drafts, now=now)
 
 
-async def _states(connection: AsyncConnection, ids: Sequence[str], now: datetime) -> dict[str, _State]:
-    found: dict[str, _State] = {}
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        some = (
-            select(
-                deliveries.c.id,
-                deliveries.c.status,
-                deliveries.c.attempt_count,
-                subscriptions.c.id.label("endpoint_id"),
-                subscriptions.c.libraries,
-                subscriptions.c.idle,
-                subscriptions.c.idle_since,
-            )
-            .outerjoin(subscriptions, subscriptions.c.id == deliveries.c.subscription_id)
-            .where(deliveries.c.id.in_(ids[start : start + _IDS_AT_ONCE]))
-            .with_for_update(of=deliveries)
-        )
-        for row in await connection.execute(some):
-            found[row.id] = _State(
-                pending=row.status == DeliveryStatus.PENDING,
-                attempt_count=row.attempt_count,
-                has_endpoint=row.endpoint_id is not None,
-                libraries=row.libraries,
-                idle=idle_by(row.idle or timedelta(0), row.idle_since, now),
-            )
+async def _owners(connection: AsyncConnection, ids: Collection[str], now: datetime) -> dict[str, _Owner]:
+    columns = (subscriptions.c.id, subscriptions.c.libraries, subscriptions.c.idle, subscriptions.c.idle_since)
+    found: dict[str, _Owner] = {}
+    for some in _portions(ids):
+        for row in await connection.execute(select(*columns).where(subscriptions.c.id.in_(some))):
+            found[row.id] = _Owner(row.libraries, idle_by(row.idle, row.idle_since, now))
     return found
 
 
-def _counts(settlement: Settlement) -> bool:
-    """Whether it used up an attempt of the schedule. One that a shutdown broke off did not, and leaves no trace."""
-    broken_off = isinstance(settlement.verdict, Retry) and not settlement.verdict.counts
-    return settlement.attempt is not None and not broken_off
+async def _rows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
+    """The deliveries as they are now, held until the transaction ends."""
+    columns = [deliveries.c[name] for name in ("id", "status", "attempt_count", "first_attempt_at", "idle_before")]
+    found: dict[str, Row[Any]] = {}
+    for some in _portions(ids):
+        for row in await connection.execute(select(*columns).where(deliveries.c.id.in_(some)).with_for_update()):
+            found[row.id] = row
+    return found
 
 
-def _attempt_count(settlement: Settlement, state: _State) -> int:
-    if settlement.attempt is None or not _counts(settlement):
-        return state.attempt_count
-    return max(state.attempt_count, settlement.attempt.number)
+def _portions(ids: Collection[str]) -> Iterator[list[str]]:
+    everything = sorted(ids)
+    for start in range(0, len(everything), _IDS_AT_ONCE):
+        yield everything[start : start + _IDS_AT_ONCE]
 
 
-def _settled(settlement: Settlement, state: _State) -> dict[str, Any]:
+def _attempt_count(settlement: Settlement, row: Row[Any]) -> int:
+    count: int = row.attempt_count
+    return count if settlement.attempt is None else max(count, settlement.attempt.number)
+
+
+def _settled(settlement: Settlement, row: Row[Any], owner: _Owner | None) -> dict[str, Any]:
     """The delivery's new values, under the names of `_UPDATE_PENDING`."""
-    delivery, attempt, verdict = settlement.delivery, settlement.attempt, settlement.verdict
-    first_attempt_at, idle_before = delivery.first_attempt_at, delivery.idle_before
-    if first_attempt_at is None and attempt is not None and _counts(settlement):
-        first_attempt_at, idle_before = attempt.started_at, state.idle
-    row: dict[str, Any] = {
-        "delivery_id": delivery.id,
+    first_attempt_at, idle_before = row.first_attempt_at, row.idle_before
+    if first_attempt_at is None and settlement.attempt is not None:
+        first_attempt_at = settlement.attempt.started_at
+        idle_before = timedelta(0) if owner is None else owner.idle
+    values: dict[str, Any] = {
+        "delivery_id": settlement.delivery.id,
         "new_reason": None,
-        "new_due_at": delivery.due_at,
+        "new_due_at": settlement.delivery.due_at,
         "new_settled_at": settlement.at,
-        "new_attempt_count": _attempt_count(settlement, state),
+        "new_attempt_count": _attempt_count(settlement, row),
         "new_first_attempt_at": first_attempt_at,
         "new_idle_before": idle_before,
     }
-    match verdict:
+    match settlement.verdict:
         case Delivered():
-            return row | {"new_status": DeliveryStatus.DELIVERED.value}
+            return values | {"new_status": DeliveryStatus.DELIVERED.value}
         case Dead(reason=reason):
-            return row | {"new_status": DeliveryStatus.DEAD.value, "new_reason": reason.value}
+            return values | {"new_status": DeliveryStatus.DEAD.value, "new_reason": reason.value}
         case Retry(at=at):
-            return row | {"new_status": DeliveryStatus.PENDING.value, "new_due_at": at, "new_settled_at": None}
+            return values | {"new_status": DeliveryStatus.PENDING.value, "new_due_at": at, "new_settled_at": None}
 
 
-def _counted(settlement: Settlement, state: _State) -> dict[str, Any]:
-    return {"delivery_id": settlement.delivery.id, "new_attempt_count": _attempt_count(settlement, state)}
+def _counted(settlement: Settlement, row: Row[Any]) -> dict[str, Any]:
+    return {"delivery_id": settlement.delivery.id, "new_attempt_count": _attempt_count(settlement, row)}
 
 
-def _death(settlement: Settlement, state: _State) -> Draft | None:
+def _death(settlement: Settlement, row: Row[Any], owner: _Owner | None) -> Draft | None:
     """What is told when a delivery is given up: nothing when it was of one of the gateway's own events, or failures
     would make events whose failures make events; nor when its subscription is gone."""
     delivery, verdict = settlement.delivery, settlement.verdict
-    if not isinstance(verdict, Dead) or not state.has_endpoint or delivery.event_type.startswith(GATEWAY_PREFIX):
+    if not isinstance(verdict, Dead) or owner is None or delivery.event_type.startswith(GATEWAY_PREFIX):
         return None
     return notices.delivery_dead(
         delivery,
         verdict.reason,
-        attempt_count=_attempt_count(settlement, state),
+        attempt_count=_attempt_count(settlement, row),
         last=settlement.attempt,
-        audience=state.libraries,
+        audience=owner.libraries,
     )
 
 
