@@ -1,0 +1,1 @@
+"""The tests. Packages all, so that two files may have the same name."""

@@ -1,0 +1,1 @@
+"""End to end: the installed `gateway` command and real receivers, as processes, over loopback sockets."""

@@ -1,0 +1,72 @@
+"""The gateway's HTTP API as the tests call it, with the admin key."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from tests.e2e.processes import ADMIN_KEY, GatewayProcess
+
+Json = dict[str, Any]
+PAGE_SIZE = 500
+
+
+class Api:
+    """Each method answers the body, once the status is one of success."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+
+    async def call(self, method: str, path: str, body: object = None, **query: str) -> Any:
+        answer = await self.client.request(method, path, json=body, params=query)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    async def publish(self, event: Json) -> str:
+        """The id of *event*."""
+        receipt: Json = await self.call("POST", "/v1/events", event)
+        return str(receipt["id"])
+
+    async def subscribe(self, url: str, **fields: object) -> Json:
+        subscription: Json = await self.call("POST", "/v1/subscriptions", {"url": url, **fields})
+        return subscription
+
+    async def deliveries(self, **query: str) -> list[Json]:
+        return await self._all("/v1/deliveries", query)
+
+    async def delivery(self, **query: str) -> Json:
+        """The one delivery that *query* finds, with its attempts."""
+        [found] = await self.deliveries(**query)
+        whole: Json = await self.call("GET", f"/v1/deliveries/{found['id']}")
+        return whole
+
+    async def events(self, **query: str) -> list[Json]:
+        """Those in the log, oldest first."""
+        return await self._all("/v1/events", {"order": "asc", **query})
+
+    async def _all(self, path: str, query: dict[str, str]) -> list[Json]:
+        rows: list[Json] = []
+        query = {**query, "page_size": str(PAGE_SIZE)}
+        while True:
+            page = await self.call("GET", path, **query)
+            rows += page["data"]
+            if page["next_page_token"] is None:
+                return rows
+            query["page_token"] = page["next_page_token"]
+
+
+@asynccontextmanager
+async def api_of(gateway: GatewayProcess) -> AsyncIterator[Api]:
+    async with client_of(gateway) as client:
+        yield Api(client)
+
+
+def client_of(gateway: GatewayProcess, *, connections: int = 100) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=gateway.url,
+        headers={"authorization": f"Bearer {ADMIN_KEY}"},
+        trust_env=False,
+        timeout=httpx.Timeout(30),
+        limits=httpx.Limits(max_connections=connections),
+    )
