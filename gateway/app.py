@@ -5,12 +5,12 @@ Bus ──────────────┼─ Publisher · Tail ─┬─
 Settings ─────────┘                    └─ Fanout ─▶ Dispatcher ─▶ Sender ─▶ VettingTransport
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import msgspec
-from litestar import Litestar
 
 from gateway.admin_key import ensure_admin_key
 from gateway.bus.memory import MemoryBus
@@ -111,7 +111,6 @@ class Gateway:
             ),
             cors_origins=settings.cors_origins,
             route_handlers=[stream_routes(self._streams)],
-            lifespan=[lambda _: self.running()],
         )
 
     @asynccontextmanager
@@ -126,17 +125,19 @@ class Gateway:
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._transport)
             await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
-            stack.push_async_callback(self.drain)
             await stack.enter_async_context(running("fanout", self._fanout.run))
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
             await stack.enter_async_context(self._tail)
             await stack.enter_async_context(self._streams)
+            stack.push_async_callback(self.drain)
             yield
 
     async def drain(self) -> None:
-        """Stop sending: attempts in flight get a little time. Safe to begin while requests are still answered."""
+        """End the streams and stop sending; attempts in flight get a little time. Requests are still answered."""
         self._draining = True
-        await self._dispatcher.drain()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._streams.drain())
+            group.create_task(self._dispatcher.drain())
 
     def _tell_lanes(self, page: Page) -> None:
         """A lane reads its endpoint again when the log says that its subscription has changed."""
@@ -154,8 +155,3 @@ class Gateway:
         if self._draining:
             raise Overloaded("The gateway is stopping")
         await self.log.position()
-
-
-def build(settings: Settings) -> Litestar:
-    """The app, ready to be served; its lifespan starts and ends the gateway."""
-    return Gateway(settings).app

@@ -1,4 +1,4 @@
-"""`python -m gateway.http.openapi` writes the contract to `openapi/openapi.json`; a test compares the two."""
+"""The contract as `gateway openapi` writes it to `openapi/openapi.json`; a test compares the two."""
 
 from pathlib import Path
 
@@ -7,18 +7,21 @@ from litestar.di import Provide
 
 from gateway.http import documenting
 from gateway.http.routes import CONTROLLERS
+from gateway.http.streams import EventStreamController, StreamsController
 
 FILE = Path("openapi/openapi.json")
 
 
 def described() -> Litestar:
     """The routes alone, to be described: no request can be served by it."""
+    nothing = Provide(lambda: None, sync_to_thread=False)
     return Litestar(
-        route_handlers=list(CONTROLLERS),
-        dependencies={"services": Provide(lambda: None, sync_to_thread=False)},
+        route_handlers=[*CONTROLLERS, EventStreamController, StreamsController],
+        dependencies={"services": nothing, "streams": nothing},
         openapi_config=None,
     )
 
 
-if __name__ == "__main__":
-    FILE.write_text(documenting.text(described()), encoding="utf-8")
+def text() -> str:
+    """The document, the same for the same code."""
+    return documenting.text(described())

@@ -39,7 +39,7 @@ def make_config(app: Any, *, host: str, port: int) -> uvicorn.Config:  # noqa: A
         host=host,
         port=port,
         http=StreamProtocol,
-        lifespan="on",
+        lifespan="auto",
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
         # The access log would hold tokens. Other logs go where the gateway's own go.
@@ -103,9 +103,14 @@ def serve(
     Raises:
         SystemExit: it could not start; the reason has been logged.
     """
+    prepare_process()
+    GatewayServer(make_config(app, host=host, port=port), drains=drains, listening=listening).run()
+
+
+def prepare_process() -> None:
+    """What this process needs to hold thousands of connections."""
     raise_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
-    GatewayServer(make_config(app, host=host, port=port), drains=drains, listening=listening).run()
 
 
 def raise_open_files() -> None:
