@@ -16,14 +16,15 @@ from webhooks.budget import Budget
 from webhooks.clock import Clock, SystemClock
 from webhooks.deliveries import Attempt, Delivery
 from webhooks.endpoints import Endpoint
-from webhooks.lane import Lane, Rules, Workshop
+from webhooks.lane import Lane
 from webhooks.ports import DeliveryStore, Sends
+from webhooks.rules import Rules, Workshop
 from webhooks.schedule import Rand
 from webhooks.settling import Settler
 
 MOST_AT_ONCE = 512
 """Attempts in flight in all lanes together, beyond the one that each always has."""
-SWEEP_SECONDS = 1.0
+SWEEP_EVERY = timedelta(seconds=1)
 SETTLE_PATIENCE_SECONDS = 1.0
 """How long a drain waits for the store; what it has not taken by then is sent again."""
 
@@ -43,13 +44,14 @@ class Dispatcher:
         rules: Rules | None = None,
         most_at_once: int = MOST_AT_ONCE,
     ) -> None:
-        self._settler = Settler(store)
+        clock = clock or SystemClock()
+        self._settler = Settler(store, clock=clock)
         self._shop = Workshop(
             store=store,
             sender=sender,
             settler=self._settler,
             budget=Budget(most_at_once),
-            clock=clock or SystemClock(),
+            clock=clock,
             rand=rand,
             rules=rules or Rules(),
         )
@@ -58,6 +60,11 @@ class Dispatcher:
         self._settling: asyncio.Task[None] | None = None
         self._draining = asyncio.Event()
         self._drains = asyncio.Lock()
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that are awake."""
+        return len(self._lanes)
 
     @property
     def in_flight(self) -> int:
@@ -84,8 +91,11 @@ class Dispatcher:
         self._settling = asyncio.create_task(self._settler.run())
         try:
             while not self._draining.is_set():
+                if self._settling.done():
+                    # It ends early only by a fault of ours. Better no dispatcher than one that forgets.
+                    self._settling.result()
                 await self._sweep()
-                await self._pause()
+                await self._shop.clock.wait(self._draining, self._shop.clock.now() + SWEEP_EVERY)
         finally:
             await self.drain(patience_seconds=0)
 
@@ -138,15 +148,8 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 - whatever a store raises, it is asked again
             _log.exception("dispatcher.sweep_failed")
             return
-        soon = self._shop.clock.now() + timedelta(seconds=SWEEP_SECONDS)
+        soon = self._shop.clock.now() + SWEEP_EVERY
         for endpoint_id, due_at in owing.items():
             lane = self._lanes.get(endpoint_id)
             if due_at <= soon and (lane is None or lane.looks_idle):
                 self.wake([endpoint_id])
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(SWEEP_SECONDS):
-                await self._draining.wait()
-        except TimeoutError:
-            return

@@ -7,20 +7,15 @@ each worker:  take ─▶ send ─▶ settle ─▶ take the next, until there i
 """
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
-from webhooks.budget import Budget
-from webhooks.clock import Clock
 from webhooks.deliveries import Attempt, Delivery, Settlement
-from webhooks.endpoints import Ordering
+from webhooks.endpoints import Endpoint, Ordering
 from webhooks.gate import Gate
 from webhooks.line import FreeLine, LibraryLine, Line
-from webhooks.ports import DeliveryStore, Sends
-from webhooks.schedule import Rand
-from webhooks.settling import Settler
+from webhooks.rules import Workshop
 from webhooks.verdicts import Delivered, Retry
 
 _log = structlog.get_logger(__name__)
@@ -31,35 +26,6 @@ WINDOW_BYTES = 2**20
 """A lane holds about so many deliveries in memory, by count and by size, whatever its backlog."""
 MOST_UNSETTLED = 1_024
 """With as many waiting for the store nothing more is sent: after a crash all of it would be sent again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What holds for all lanes."""
-
-    max_age: timedelta = timedelta(days=5)
-    """How long after its first attempt a delivery is given up; time paused or disabled does not count."""
-    disable_after: timedelta = timedelta(days=5)
-    """For how long every attempt has to fail before an endpoint is disabled."""
-    linger: timedelta = timedelta(seconds=30)
-    """How long a lane without work keeps what it knows of its endpoint. Longer saves reads, shorter memory."""
-    look_again: timedelta = timedelta(seconds=1)
-    """How often a lane that may send nothing looks, when it hears of news, whether something was forced."""
-    pause: timedelta = timedelta(seconds=2)
-    """How long a lane rests when the store cannot be read, or could not take a settlement."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
-    """What all lanes of a process share."""
-
-    store: DeliveryStore
-    sender: Sends
-    settler: Settler
-    budget: Budget
-    clock: Clock
-    rand: Rand
-    rules: Rules
 
 
 class Lane:
@@ -81,6 +47,7 @@ class Lane:
         self._looked_at: datetime | None = None
         self._rests_until: datetime | None = None
         self._idle_since: datetime | None = None
+        self._refused: list[tuple[datetime, Delivery]] = []
 
     @property
     def looks_idle(self) -> bool:
@@ -110,6 +77,7 @@ class Lane:
             while True:
                 self._event.clear()
                 now = self._shop.clock.now()
+                self._release_refused(now)
                 if self._has_changed and not self._is_resting(now):
                     await self._reload()
                 if self._wants_refill(now):
@@ -157,7 +125,7 @@ class Lane:
         if not self._line.more:
             return False
         if gate.limit(now) > 0:
-            return self._line.waiting <= self._window // 4
+            return self._line.waiting <= self._most_waiting() // 4
         return self.is_woken and (self._looked_at is None or now >= self._looked_at + self._shop.rules.look_again)
 
     def _has_right_line(self, gate: Gate) -> bool:
@@ -176,11 +144,11 @@ class Lane:
             self._window = min(self._window * 2, LARGEST_WINDOW)
         self._looked_at = now
         try:
-            await self._line.refill(now, room=self._room())
+            await self._line.refill(now, room=max(1, self._most_waiting() - self._line.waiting))
         except Exception:  # noqa: BLE001 - whatever a store raises, it is asked again
             self._rest("lane.read_failed")
 
-    def _room(self) -> int:
+    def _most_waiting(self) -> int:
         room = self._window
         if self._gate is not None:
             room = max(room, 2 * self._gate.endpoint.max_in_flight)
@@ -195,7 +163,7 @@ class Lane:
         self._rests_until = self._shop.clock.now() + self._shop.rules.pause
 
     def _is_resting(self, now: datetime) -> bool:
-        return self._rests_until is not None and now < self._rests_until
+        return self._shop.settler.is_away or (self._rests_until is not None and now < self._rests_until)
 
     # --- sending it --------------------------------------------------------------------------------------------------
 
@@ -249,7 +217,7 @@ class Lane:
             return
         settlement = gate.expire(delivery, self._shop.clock.now())
         if settlement is None:
-            attempt = await self._shop.sender.send(delivery, gate.endpoint)
+            attempt = await self._attempt(delivery, gate.endpoint)
             now = self._shop.clock.now()
             settlement = gate.settle(delivery, attempt, now=now, rand=self._shop.rand)
             _report(settlement, attempt)
@@ -257,20 +225,38 @@ class Lane:
                 self._line.received(delivery, now)
         self._shop.settler.put(settlement, self._settled)
 
+    async def _attempt(self, delivery: Delivery, endpoint: Endpoint) -> Attempt:
+        started_at = self._shop.clock.now()
+        try:
+            return await self._shop.sender.send(delivery, endpoint)
+        except Exception:  # noqa: BLE001 - a fault of ours: it is an attempt that failed, or it would be the next for ever
+            _log.exception("delivery.failed", delivery=delivery.id, endpoint=endpoint.id)
+            duration = self._shop.clock.now() - started_at
+            number = delivery.attempt_count + 1
+            return Attempt(number=number, started_at=started_at, duration=duration, error="internal error")
+
     def _settled(self, settlement: Settlement, is_stored: bool) -> None:  # noqa: FBT001 - the one fact it is told
         now = self._shop.clock.now()
         verdict = settlement.verdict
-        due_again = verdict.at if isinstance(verdict, Retry) else None
-        if not is_stored:
-            self._rests_until = due_again = now + self._shop.rules.pause
-        self._line.release(settlement.delivery, now, due_again=due_again)
+        if is_stored:
+            due_again = verdict.at if isinstance(verdict, Retry) else None
+            self._line.release(settlement.delivery, now, due_again=due_again)
+        else:
+            self._refused.append((now + self._shop.rules.send_again, settlement.delivery))
         self._event.set()
+
+    def _release_refused(self, now: datetime) -> None:
+        while self._refused and self._refused[0][0] <= now:
+            _, delivery = self._refused.pop(0)
+            self._line.release(delivery, now, due_again=now)
 
     # --- until when --------------------------------------------------------------------------------------------------
 
     def _next_moment(self, now: datetime) -> datetime | None:
         """When there is something to do, should nothing happen before."""
-        moments = [self._rests_until, self._idle_until()]
+        moments = [self._rests_until, self._idle_until(), *[moment for moment, _ in self._refused[:1]]]
+        if self._shop.settler.is_away:
+            moments.append(now + self._shop.rules.pause)
         gate, line = self._gate, self._line
         if gate is not None and gate.is_active and not self._is_stopping:
             opens_at = gate.opens_at(now)

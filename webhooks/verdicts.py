@@ -44,8 +44,6 @@ class Retry:
     at: datetime
     hold_until: datetime | None = None
     """Until then the receiver asked for nothing at all to be sent."""
-    counts: bool = True
-    """Whether it used up an attempt of the schedule (one that a shutdown broke off did not)."""
 
 
 @dataclass(frozen=True, slots=True)
