@@ -44,7 +44,7 @@ from gateway.version import __version__
 from webhooks.deliveries import Attempt
 from webhooks.destinations import Guard, check_url, parse_networks
 from webhooks.dispatcher import Dispatcher
-from webhooks.lane import Rules
+from webhooks.rules import Rules
 from webhooks.sender import Sender
 from webhooks.transport import VettingTransport
 
