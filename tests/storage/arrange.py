@@ -95,7 +95,7 @@ class Stores:
         """Append *drafts*, or one of no matter what; the events they became."""
         head = (await self.log.position()).head
         await self.log.append([drafts or (a_draft(),)])
-        return (await self.log.read(head, max_bytes=2**30)).events
+        return (await self.log.read(head, limit=100_000, max_bytes=2**30)).events
 
     async def owe(self, events: Sequence[LoggedEvent], *subscriptions: Subscription) -> None:
         """Fan *events* out to each of *subscriptions*."""
