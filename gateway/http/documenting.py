@@ -49,7 +49,7 @@ def document(app: Litestar) -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [{KEY: []}],
-        "paths": {path: paths[path] for path in sorted(paths)},
+        "paths": {path: dict(sorted(paths[path].items())) for path in sorted(paths)},
         "webhooks": webhooks(schemas.of),
         "components": {
             "securitySchemes": {
@@ -65,6 +65,7 @@ def document(app: Litestar) -> Json:
                     "description": "A stream token from `POST /v1/stream-tokens`. A key is never accepted here.",
                 },
             },
+            "responses": {kind.name: _problem(kind) for kind in (*problems.KINDS.values(), problems.INTERNAL)},
             "schemas": {**schemas.all(), "Problem": PROBLEM},
         },
     }
@@ -140,7 +141,7 @@ def _operation(path: str, method: str, handler: HTTPRouteHandler, operation: Ope
     answers = {str(status): _answer(says, schemas) for status, says in operation.answers.items()}
     kinds = {problems.KINDS[error] for error in _refusals(handler, operation)} | {problems.INTERNAL}
     for kind in sorted(kinds, key=lambda kind: kind.status):
-        answers.setdefault(str(kind.status), _problem(kind))
+        answers.setdefault(str(kind.status), {"$ref": f"#/components/responses/{kind.name}"})
     described: Json = {
         "operationId": _operation_id(path, method),
         "tags": sorted(handler.resolve_tags()),

@@ -78,13 +78,12 @@ def _page(document: Json) -> Iterator[str]:
     yield f"<h1>{_text(info['title'])} {_text(info['version'])}</h1>"
     yield _prose(info["description"])
     yield '<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>'
+    named = document["components"]["responses"]
+    calls = [(method, path, each) for path, item in document["paths"].items() for method, each in item.items()]
+    calls += [("post", "your URL", item["post"]) for item in document["webhooks"].values()]
     groups: dict[str, list[str]] = {}
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            groups.setdefault(operation["tags"][0], []).append("".join(_operation(method, path, operation)))
-    for item in document["webhooks"].values():
-        for operation in item.values():
-            groups.setdefault(operation["tags"][0], []).append("".join(_operation("post", "your URL", operation)))
+    for method, path, operation in calls:
+        groups.setdefault(operation["tags"][0], []).append("".join(_operation(method, path, operation, named)))
     for tag, operations in groups.items():
         yield f"<h2>{_text(tag)}</h2>{''.join(operations)}"
     yield "<h2>Shapes</h2>"
@@ -93,7 +92,7 @@ def _page(document: Json) -> Iterator[str]:
         yield f"<div>{_json(schema)}</div></details>"
 
 
-def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
+def _operation(method: str, path: str, operation: Json, named: Json) -> Iterator[str]:
     yield f'<details><summary><span class="method">{method}</span> <code>{_text(path)}</code> '
     yield f"{_text(operation['summary'])}</summary><div>{_prose(operation.get('description', ''))}"
     if parameters := operation.get("parameters"):
@@ -107,7 +106,8 @@ def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
         for example in (media.get("example"), *(each["value"] for each in media.get("examples", {}).values())):
             yield "" if example is None else _json(example)
     yield "<h4>Answers</h4><table>"
-    for status, answer in operation["responses"].items():
+    for status, said in operation["responses"].items():
+        answer = named[said["$ref"].rpartition("/")[2]] if "$ref" in said else said
         kinds = " ".join(_kind(media["schema"]) for media in answer.get("content", {}).values())
         yield f"<tr><td><code>{status}</code><td>{_text(answer['description'])}<td>{kinds}"
     yield "</table></div></details>"

@@ -14,10 +14,9 @@ FILE = Path("openapi/openapi.json")
 
 def described() -> Litestar:
     """The routes alone, to be described: no request can be served by it."""
-    nothing = Provide(lambda: None, sync_to_thread=False)
     return Litestar(
         route_handlers=[*CONTROLLERS, EventStreamController, StreamsController],
-        dependencies={"services": nothing, "streams": nothing},
+        dependencies={name: Provide(lambda: None, sync_to_thread=False) for name in ("services", "streams")},
         openapi_config=None,
     )
 

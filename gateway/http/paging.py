@@ -70,7 +70,14 @@ def read_token(mark: str, token: str | None, kind: type[P]) -> P | None:
         raise InvalidInput.at("/page_token", "is not a page token") from None
     if mark_in_token != mark or type(position) is not kind:
         raise InvalidInput.at("/page_token", "belongs to another list or another question")
-    found: P = position
-    if not (0 <= found < 2**63 if isinstance(found, int) else found.isascii() and found.isprintable()):
+    if not _is_place(position):
         raise InvalidInput.at("/page_token", "is not a page token")
+    found: P = position
     return found
+
+
+def _is_place(position: object) -> bool:
+    """Whether a database can be asked about it: who forges a token gets an answer, and harms nothing."""
+    if isinstance(position, str):
+        return position.isascii() and position.isprintable()
+    return isinstance(position, int) and 0 <= position < 2**63

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Any
 
-from litestar import Controller, Litestar
+from litestar import Controller, Litestar, Request, Response
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
+from litestar.enums import HttpMethod
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
@@ -57,6 +60,7 @@ def create_http(
         route_handlers=[*CONTROLLERS, *route_handlers],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
         middleware=[DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        before_request=_options,
         exception_handlers=EXCEPTION_HANDLERS,
         cors_config=_cors(cors_origins) if cors_origins else None,
         request_max_body_size=MAX_BODY_BYTES,
@@ -66,6 +70,15 @@ def create_http(
         # Errors are logged by gateway.http.problems; an access log would hold tokens.
         logging_config=None,
     )
+
+
+async def _options(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """Which methods a path has, for anybody. Litestar's own answer names those of its first handler only."""
+    if request.method != HttpMethod.OPTIONS:
+        return None
+    template = request.scope["path_template"]
+    methods = {method for route in request.app.routes if route.path_format == template for method in route.methods}
+    return Response(content=None, status_code=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(sorted(methods))})
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig:

@@ -1,6 +1,7 @@
 """The HTTP API over its ports in memory: no socket, no disk."""
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +12,10 @@ from litestar import Litestar
 from gateway.errors import Overloaded
 from gateway.http.keyring import KeyRing
 from gateway.http.routes import create_http
-from gateway.http.services import Services
+from gateway.http.services import Publishing, Services
 from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
+from gateway.ports import EventLog
 from gateway.publishing import Publisher
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
@@ -22,19 +24,29 @@ from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
 
 START = datetime(2025, 10, 27, 6, 1, tzinfo=UTC)
+STATISTICS = {
+    "total_published": 142,
+    "total_delivered": 142,
+    "active_subscribers": 3,
+    "queue_size": 0,
+    "events_by_type": {"document.added": 142},
+    "average_delivery_latency_ms": 8.5,
+    "uptime_seconds": 3600,
+    "open_streams": 2,
+}
 
 
 class Api:
     """The app, what it stands on, and clients with keys of any kind."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    def __init__(self, stack: AsyncExitStack, publisher_of: Callable[[EventLog], Publishing] = Publisher) -> None:
         self._stack = stack
         self.moment = START
         self.keys = Keys()
         self.keyring = KeyRing(self.keys)
         self.tokens = TokenDesk(self.keys, self.keyring, self.clock)
         self.log = MemoryEventLog(clock=self.clock, epoch="k3v9")
-        self.publisher = Publisher(self.log)
+        self.publisher = publisher_of(self.log)
         self.subscriptions = Subscriptions()
         self.desk = Desk()
         self.woken: list[str] = []
@@ -49,7 +61,7 @@ class Api:
             subscriptions=self.subscriptions,
             desk=self.desk,
             clock=self.clock,
-            statistics=lambda: {"total_published": 142, "events_by_type": {"document.added": 142}},
+            statistics=lambda: STATISTICS,
             check_url=check_url,
             wake=self._wake,
             changed=self.changed.append,
@@ -103,6 +115,7 @@ class Api:
 async def api() -> AsyncIterator[Api]:
     async with AsyncExitStack() as stack:
         api = Api(stack)
+        assert isinstance(api.publisher, Publisher)
         await stack.enter_async_context(api.publisher)
         yield api
 
@@ -110,3 +123,9 @@ async def api() -> AsyncIterator[Api]:
 @pytest.fixture
 async def admin(api: Api) -> httpx.AsyncClient:
     return await api.client(Scope.ADMIN)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A module that names its loops (`LOOP_FACTORIES`) is run on each of them: streams lean on how a loop writes."""
+    module = item.getparent(pytest.Module)
+    return getattr(module and module.obj, "LOOP_FACTORIES", {"asyncio": asyncio.new_event_loop})

@@ -153,15 +153,15 @@ class Desk:
     async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
         return self.replays.pop(replay_id, None) is not None
 
-    def _dead(self, query: RedeliverQuery) -> "list[DeliveryRecord]":
-        return [
+    def _dead(self, query: RedeliverQuery) -> tuple[DeliveryRecord, ...]:
+        return tuple(
             each
             for each in self.kept.values()
             if each.status is DeliveryStatus.DEAD
             and (query.ids is None or each.id in query.ids)
             and (query.subscription_id is None or each.subscription_id == query.subscription_id)
             and _holds(query.libraries, each.libraries)
-        ]
+        )
 
 
 def _holds(libraries: frozenset[str] | None, needed: frozenset[str] | None) -> bool:

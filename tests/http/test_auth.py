@@ -6,6 +6,7 @@ import httpx
 import jwt
 import pytest
 from litestar import Request, Response, get
+from litestar.datastructures import State
 
 from gateway.errors import Unauthenticated
 from gateway.events import Cursor, EventType, LoggedEvent, Page
@@ -59,7 +60,7 @@ async def test_some_paths_answer_without_a_key(api: Api, path: str) -> None:
 
 @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", "bearer wrong", "wrong", "Bearer \u00ff"])
 async def test_anything_but_a_known_key_is_a_401(api: Api, header: str) -> None:
-    answer = await (await api.client()).get("/v1/events", headers={"authorization": header.encode("latin-1")})
+    answer = await (await api.client()).get("/v1/events", headers={b"authorization": header.encode("latin-1")})
 
     assert answer.status_code == 401
 
@@ -179,7 +180,7 @@ async def test_a_key_that_makes_no_sense_is_refused(
 
 async def test_a_token_opens_streams_alone_with_no_more_than_its_limits(api: Api) -> None:
     @get("/stream", guards=[requires(Scope.STREAM)], opt={TAKES_TOKEN: True})
-    async def stream(request: Request[None, Caller, object]) -> Response[list[str | None]]:
+    async def stream(request: Request[None, Caller, State]) -> Response[list[str | None]]:
         caller = request.auth
         libraries = ",".join(sorted(caller.libraries or ()))
         return Response([caller.key_id, libraries, ",".join(caller.types or ()), str(caller.expires_at), caller.via])
@@ -224,7 +225,7 @@ async def test_a_token_that_this_gateway_did_not_make_is_refused(api: Api, chang
     claims = {"aud": "stream", "sub": "key_0000", "exp": 2**31, "libraries": None, "types": None}
     assert (await api.tokens.read(jwt.encode(claims, key, "HS256"))).key_id == "key_0000"
     forged = {
-        "alg none": lambda: jwt.encode(claims, None, "none"),
+        "alg none": lambda: jwt.encode(claims, "", "none"),
         "other audience": lambda: jwt.encode({**claims, "aud": "console"}, key, "HS256"),
         "other key": lambda: jwt.encode(claims, key[::-1], "HS256"),
         "cut": lambda: jwt.encode(claims, key, "HS256")[:-2],

@@ -157,7 +157,7 @@ async def test_all_dead_letters_of_a_subscription_are_redelivered(api: Api, owne
     )
 
     assert done.json()["matched"] == 1
-    assert api.desk.redelivered[0].types == {"document.*"}
+    assert api.desk.redelivered[0].types == frozenset({"document.*"})
     assert api.woken == [made["id"]]
 
 

@@ -37,8 +37,14 @@ async def test_a_method_that_the_resource_does_not_have_is_a_405_that_names_thos
     assert answer.json()["type"] == "/problems/method-not-allowed"
 
 
-async def test_options_needs_no_key(api: Api) -> None:
-    assert (await (await api.client()).options("/v1/events")).status_code == 204
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/v1/events", "GET, OPTIONS, POST"), ("/v1/subscriptions/x", "DELETE, GET, OPTIONS, PATCH")]
+)
+async def test_options_says_which_methods_there_are_to_anybody(api: Api, path: str, methods: str) -> None:
+    answer = await (await api.client()).options(path)
+
+    assert answer.status_code == 204
+    assert answer.headers["allow"] == methods
 
 
 async def test_a_surprise_is_logged_in_full_and_answered_without_a_word_of_it(api: Api) -> None:

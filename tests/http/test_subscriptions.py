@@ -13,7 +13,7 @@ from webhooks.endpoints import Status
 
 URL = "https://example.com/hooks"
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "library_ids": None,
     "types": None,
     "filter": None,
@@ -233,7 +233,7 @@ async def test_a_confined_key_names_only_its_own_libraries_and_sees_only_what_it
     its = await _made(confined, library_ids=["a"])
     unconfined = await _made(owner)
 
-    assert api.subscriptions.kept[its["id"]].libraries == {"a", "b"}
+    assert api.subscriptions.kept[its["id"]].libraries == frozenset("ab")
     assert [each["id"] for each in (await confined.get("/v1/subscriptions")).json()["data"]] == [its["id"]]
     assert (await narrow.get("/v1/subscriptions")).json()["data"] == []
     assert len((await owner.get("/v1/subscriptions")).json()["data"]) == 2
