@@ -89,7 +89,7 @@ class EventBus:
             detach = bus.attach(engine)
             try:
                 yield bus
-                await engine.handlers.caught_up(patience_seconds=PATIENCE_SECONDS)
+                await bus.caught_up()
             finally:
                 detach()
 
@@ -195,6 +195,14 @@ class EventBus:
 
         await self._within(unsubscribe)
         return True
+
+    async def caught_up(self, *, patience_seconds: float = PATIENCE_SECONDS) -> bool:
+        """Wait until every handler is done with all that has been published so far. False: not within that time."""
+
+        async def caught_up(engine: Engine) -> bool:
+            return await engine.handlers.caught_up(patience_seconds=patience_seconds)
+
+        return await self._within(caught_up)
 
     # --- watching ----------------------------------------------------------------------------------------------------
 
