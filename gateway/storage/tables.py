@@ -188,7 +188,7 @@ _of_deliveries("deliveries_in_order", "subscription_id", "library_id", "cursor",
 _of_deliveries("deliveries_subscription", "subscription_id", "id")
 _of_deliveries("deliveries_event", "event_id", "id")
 _of_deliveries("deliveries_dead", "id", where=DEAD)
-_of_deliveries("deliveries_dead_of", "subscription_id", "id", where=DEAD)
+_of_deliveries("deliveries_dead_of", "subscription_id", "status", "id", where=DEAD)  # status: else it looks no better
 _of_deliveries("deliveries_replay", "replay_id", "status", "id", where=deliveries.c.replay_id.is_not(None))
 
 attempts = Table(

@@ -72,7 +72,7 @@ def upgrade() -> None:
     op.create_index(
         "deliveries_dead_of",
         "deliveries",
-        ["subscription_id", "id"],
+        ["subscription_id", "status", "id"],
         unique=False,
         sqlite_where=sa.text("status = 'dead'"),
         postgresql_where=sa.text("status = 'dead'"),

@@ -1,0 +1,170 @@
+"""Every hot statement goes by its index: its cost stays flat as rows grow.
+
+The statements are those that the stores really send, explained by SQLite with the parameters they were sent with.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from gateway.events import Cursor, LoggedEvent
+from gateway.filters import Filter
+from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
+from gateway.subscriptions import Subscription
+from tests.builders import NOON, a_draft
+from tests.storage.arrange import Stores, a_settlement, a_subscription
+from webhooks.deliveries import Delivery, DeliveryStatus
+from webhooks.verdicts import Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One of everything there is."""
+
+    stores: Stores
+    subscription: Subscription
+    event: LoggedEvent
+    pending: Delivery
+    dead: Delivery
+
+    @classmethod
+    async def set(cls, stores: Stores) -> "Scene":
+        subscription = await stores.subscribe()
+        event_, _ = await stores.publish(a_draft(id="a"), a_draft())
+        await stores.owe([event_, event_], subscription)
+        pending, dead = await stores.due(subscription)
+        await stores.kill(dead)
+        return cls(stores, subscription, event_, pending, dead)
+
+
+Work = Callable[[Scene], Awaitable[object]]
+
+
+def listing(**question: Any) -> Work:
+    return lambda scene: scene.stores.desk.list(DeliveryQuery(libraries=None, **question))
+
+
+def history(**question: Any) -> Work:
+    return lambda scene: scene.stores.log.history(HistoryQuery(libraries=None, **{"filter": Filter(), **question}))
+
+
+async def settle(scene: Scene) -> None:
+    await scene.stores.deliveries.settle([a_settlement(scene.pending, Retry(NOON), disable="failing")])
+
+
+async def fan_out(scene: Scene) -> None:
+    cursor = await scene.stores.fanout.cursor()
+    await scene.stores.fanout.advance(cursor, cursor, [(scene.event, [scene.subscription.id])])
+
+
+async def cancel_orphans(scene: Scene) -> None:
+    await scene.stores.subscriptions.delete(scene.subscription.id)
+    await scene.stores.subscriptions.cancel_orphans(10)
+
+
+async def redeliver(scene: Scene) -> None:
+    desk = scene.stores.desk
+    replay = await desk.redeliver(RedeliverQuery(libraries=None, subscription_id=scene.subscription.id), now=NOON)
+    await desk.replay(replay.id)
+    await desk.stop_replay(replay.id, now=NOON)
+
+
+async def steer(scene: Scene) -> None:
+    desk = scene.stores.desk
+    await desk.retry(scene.pending.id, now=NOON)
+    await desk.cancel(scene.pending.id, now=NOON)
+    await desk.attempts(scene.dead.id)
+    await desk.forget(scene.dead.id)
+
+
+DUE, ORDER = "deliveries_due", "deliveries_in_order"
+HOT: dict[str, tuple[Work, set[str]]] = {
+    # What is done, and all that carries it beside primary keys.
+    "read a page": (lambda scene: scene.stores.log.read(Cursor(0)), set()),
+    "find an event": (lambda scene: scene.stores.log.get("a"), {"events_id"}),
+    "publish": (lambda scene: scene.stores.log.append([[a_draft(id="b")]]), {"events_id", "SCAN log"}),
+    "history": (history(), {"SCAN log"}),
+    "history of a time": (history(since=NOON, until=NOON, order="asc"), {"SCAN log"}),
+    "history of a type": (history(filter=Filter(types=frozenset({"a.*"}))), {"SCAN log"}),
+    "fan out": (fan_out, set()),
+    "due": (lambda scene: scene.stores.deliveries.due("s", now=NOON, limit=10), {DUE, "deliveries_forced"}),
+    "what is due, whole": (lambda scene: scene.stores.due(scene.subscription), {DUE, "deliveries_forced"}),
+    "queue": (
+        lambda scene: scene.stores.deliveries.queue("s", limit=10, per_library=8),
+        {ORDER, "SCAN libraries", "SCAN heads", "USE TEMP B-TREE FOR ORDER BY"},  # as many as libraries
+    ),
+    "lanes": (lambda scene: scene.stores.deliveries.lanes(), {DUE, "SCAN subscriptions"}),  # all are asked for
+    "endpoint": (lambda scene: scene.stores.deliveries.endpoint("s"), set()),
+    "settle": (settle, {"SCAN log"}),
+    "a key by its hash": (lambda scene: scene.stores.keys.by_hash(b"?"), {"keys_hash"}),
+    "subscribe": (
+        lambda scene: scene.stores.subscriptions.create(a_subscription(), at_most=100),
+        {"subscriptions_created_by", "SCAN log"},
+    ),
+    "a delivery": (lambda scene: scene.stores.desk.get("d"), set()),
+    "all deliveries": (listing(), {"sqlite_autoindex_deliveries_1"}),
+    "more deliveries": (listing(resume="z"), set()),
+    "dead letters": (listing(status=DeliveryStatus.DEAD), {"deliveries_dead"}),
+    "more dead letters": (listing(status=DeliveryStatus.DEAD, resume="z"), {"deliveries_dead"}),
+    "dead letters of one": (
+        listing(status=DeliveryStatus.DEAD, subscription_id="s", resume="z"),
+        {"deliveries_dead_of"},
+    ),
+    "deliveries of one": (listing(subscription_id="s", resume="z"), {"deliveries_subscription"}),
+    "deliveries of an event": (
+        listing(event_id="e", subscription_id="s", status=DeliveryStatus.DEAD, resume="z"),
+        {"deliveries_event"},
+    ),
+    "retry, cancel, forget": (steer, set()),
+    "redeliver": (redeliver, {"deliveries_dead_of", "deliveries_replay", "SCAN log"}),
+    "cancel orphans": (cancel_orphans, {DUE, "tombstones_owing", "SCAN log"}),
+}
+
+
+@asynccontextmanager
+async def explained(stores: Stores) -> AsyncIterator[list[str]]:
+    """How SQLite goes about each statement that is sent meanwhile."""
+    sent: list[tuple[str, Any]] = []
+    steps: list[str] = []
+
+    def executed(*arguments: Any) -> None:
+        _, _, statement, parameters, _, many = arguments
+        sent.append((statement, parameters[0] if many else parameters))
+
+    event.listen(Engine, "before_cursor_execute", executed)
+    yield steps
+    event.remove(Engine, "before_cursor_execute", executed)
+    async with stores.database.reading() as connection:
+        for statement, parameters in sent:
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+                rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                steps += [row.detail for row in rows]
+
+
+def carrier(step: str) -> str | None:
+    """The index that *step* goes by, the step itself when it looks at everything, None for a row by its key."""
+    if " INDEX " in step:
+        name = step.split(" INDEX ")[1].split(maxsplit=1)[0]
+        is_by_key = name.startswith("sqlite_autoindex") and step.startswith("SEARCH")
+        return None if is_by_key else name
+    return step if step.startswith(("SCAN", "USE TEMP B-TREE")) else None
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_it_goes_by_its_index(stores: Stores, name: str) -> None:
+    work, carriers = HOT[name]
+    scene = await Scene.set(stores)
+    async with explained(stores) as steps:
+        await work(scene)
+    assert {carrier(step) for step in steps} - {None} == carriers, "\n".join(steps)
+    assert steps
+
+
+async def test_reading_everything_would_be_noticed(stores: Stores) -> None:
+    async with explained(stores) as steps, stores.database.reading() as connection:
+        await connection.exec_driver_sql("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at")
+    assert {carrier(step) for step in steps} == {"SCAN deliveries", "USE TEMP B-TREE FOR ORDER BY"}
