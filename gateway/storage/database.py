@@ -47,13 +47,19 @@ class Database:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            stack.enter_context(sqlite.lock_file(self._path))
+            try:
+                stack.enter_context(sqlite.lock_file(self._path))
+            except OSError as error:
+                raise StorageUnavailable(f"{self._path} cannot be opened: {error.strerror}") from error
             self._writer = sqlite.engine(self._path, writer=True)
             stack.push_async_callback(self._writer.dispose)
             self._readers = sqlite.engine(self._path, writer=False)
             stack.push_async_callback(self._readers.dispose)
-            async with self._writer.begin() as connection:
-                await connection.run_sync(migrations.upgrade)
+            try:
+                async with self._writer.begin() as connection:
+                    await connection.run_sync(migrations.upgrade)
+            except DBAPIError as error:
+                raise _unavailable("opened", error) from error
             checkpoints = asyncio.create_task(sqlite.Checkpoints(self._path, self._writing).run(), name="checkpoints")
             stack.push_async_callback(_ended, checkpoints)
             stack.push_async_callback(self._settled)
@@ -102,7 +108,7 @@ class Database:
                         transaction = Transaction(connection)
                         result = await work(transaction)
             except DBAPIError as error:
-                raise _unavailable("write", error) from error
+                raise _unavailable("written to", error) from error
             self._announce(transaction.appended)
             return result
 
@@ -111,7 +117,10 @@ class Database:
             return
         page = Page(after=Cursor(appended[0].cursor - 1), events=tuple(appended))
         for listener in self._listeners:
-            listener(page)
+            try:
+                listener(page)
+            except Exception:  # it is committed, whatever one who hears of it makes of that
+                _logger.exception("storage.listener_failed", cursor=page.last)
 
     async def _settled(self) -> None:
         if self._under_way:
@@ -132,8 +141,8 @@ def _path_of(url: str) -> Path:
 
 
 def _unavailable(what: str, error: DBAPIError) -> StorageUnavailable:
-    _logger.error("storage.unavailable", doing=what, error=str(error.orig))
-    return StorageUnavailable(f"The database cannot be {'read' if what == 'read' else 'written to'} now: {error.orig}")
+    _logger.error("storage.unavailable", not_to_be=what, error=str(error.orig))
+    return StorageUnavailable(f"The database cannot be {what} now: {error.orig}")
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -4,12 +4,22 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection
+
+from gateway.errors import StorageUnavailable
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the database behind *connection* to the newest version, in the transaction that is open on it."""
+    """Bring the database behind *connection* to the newest version, in the transaction that is open on it.
+
+    Raises:
+        StorageUnavailable: it is of a version that is not known here, so of a newer gateway.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StorageUnavailable(f"The database was made by a newer gateway: {error}") from error
