@@ -14,6 +14,7 @@ from gateway.http.answers import Answer, Time, answer, nothing
 from gateway.http.auth import Caller, requires
 from gateway.http.bodies import Body, Id, Moment, parse, parse_query
 from gateway.http.delivery_schemas import DeadLettersQuery, DeliveryOut
+from gateway.http.ids import is_id
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import PageOf
 from gateway.http.services import Services, Use
@@ -209,7 +210,7 @@ class ReplayController(Controller):
 
 
 async def _visible(services: Services, caller: Caller, replay_id: str) -> ReplayRecord:
-    record = await services.desk.replay(replay_id)
+    record = await services.desk.replay(replay_id) if is_id(replay_id) else None
     if record is None or not caller.sees(record.libraries):
         raise NotFound("there is no such replay")
     return record

@@ -19,6 +19,7 @@ from gateway.http.delivery_schemas import (
     attempt_out,
     delivery_out,
 )
+from gateway.http.ids import is_id
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import PageOf, fingerprint, read_token, write_token
 from gateway.http.services import Services, Use
@@ -130,7 +131,7 @@ async def page_of(
 
 async def visible(services: Services, caller: Caller, delivery_id: str) -> DeliveryRecord:
     """The delivery, if *caller* may see its subscription."""
-    record = _found(await services.desk.get(delivery_id))
+    record = _found(await services.desk.get(delivery_id) if is_id(delivery_id) else None)
     if not caller.sees(record.libraries):
         raise unknown()
     return record

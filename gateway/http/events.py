@@ -28,6 +28,7 @@ from gateway.http.event_schemas import (
     page_json,
     receipt_json,
 )
+from gateway.http.ids import is_id
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import PageOf, fingerprint, read_token, write_token
 from gateway.http.services import Use
@@ -147,7 +148,7 @@ class EventController(Controller):
         ),
     )
     async def one(self, request: Request[Any, Caller, Any], event_id: FromPath[str], services: Use) -> Response[bytes]:
-        event = await services.log.get(event_id)
+        event = await services.log.get(event_id) if is_id(event_id) else None
         if event is None or not may_see(request.auth, event):
             raise NotFound("there is no such event")
         return raw(event_json(event, await services.scribe.position()))

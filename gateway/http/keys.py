@@ -12,7 +12,7 @@ from gateway.filters import MAX_CHOICES, library_id_fault
 from gateway.http.answers import Answer, Time, answer, nothing
 from gateway.http.auth import Caller, requires
 from gateway.http.bodies import Body, Unique, parse, parse_query
-from gateway.http.ids import new_id
+from gateway.http.ids import is_id, new_id
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_token
 from gateway.http.services import Use
@@ -130,10 +130,9 @@ class KeyController(Controller):
         ),
     )
     async def revoke(self, key_id: FromPath[str], services: Use) -> Response[None]:
-        revoked = await services.keys.revoke(key_id)
-        services.keyring.forget(key_id)
-        if not revoked:
+        if not is_id(key_id) or not await services.keys.revoke(key_id):
             raise NotFound("there is no such key")
+        services.keyring.forget(key_id)
         return nothing()
 
 

@@ -15,7 +15,7 @@ from gateway.http.answers import answer, nothing
 from gateway.http.auth import Caller, requires
 from gateway.http.bodies import decode, parse, parse_query, validate
 from gateway.http.confinement import refuse_outside
-from gateway.http.ids import new_id
+from gateway.http.ids import is_id, new_id
 from gateway.http.merging import merge
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_token
@@ -208,7 +208,7 @@ class SubscriptionController(Controller):
 
 async def visible(services: Services, caller: Caller, subscription_id: str) -> Subscription:
     """The subscription, if *caller* may see it: unconfined, or with all of the libraries it was made for."""
-    subscription = await services.subscriptions.get(subscription_id)
+    subscription = await services.subscriptions.get(subscription_id) if is_id(subscription_id) else None
     if subscription is None or not caller.sees(subscription.libraries):
         raise unknown()
     return subscription

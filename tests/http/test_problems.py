@@ -1,16 +1,23 @@
 """Every error is a problem document, whoever raised it."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 import structlog
 from litestar import get
 
 from gateway.errors import Fault, InvalidInput, StorageUnavailable
+from gateway.events import LoggedEvent
 from gateway.http.auth import PUBLIC
 from gateway.http.problems import of_gateway
 from gateway.http.routes import create_http
 from gateway.keys import Scope
+from gateway.ports import DeliveryRecord, ReplayRecord
+from gateway.storage.memory import MemoryEventLog
+from gateway.subscriptions import Subscription
 from tests.http.conftest import Api
+from tests.http.doubles import Desk, Subscriptions
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/events/a/b/c", "/docs/x"])
@@ -125,3 +132,30 @@ async def test_a_preflight_lets_the_headers_of_readers_pass_without_a_key(api: A
     assert {"authorization", "last-event-id", "content-type"} <= {
         name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")
     }
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/events/{}", "/v1/subscriptions/{}", "/v1/subscriptions/{}/secret", "/v1/deliveries/{}", "/v1/replays/{}"],
+)
+@pytest.mark.parametrize("id_", ["%00", "%ff", "a.b", "a" * 129, "%F0%9F%92%A9"])
+async def test_what_cannot_be_an_id_is_a_404_and_is_not_put_to_a_database(api: Api, path: str, id_: str) -> None:
+    class AskedLog(MemoryEventLog):
+        async def get(self, event_id: str) -> LoggedEvent | None:
+            raise AssertionError(event_id)
+
+    class AskedSubscriptions(Subscriptions):
+        async def get(self, subscription_id: str) -> Subscription | None:
+            raise AssertionError(subscription_id)
+
+    class AskedDesk(Desk):
+        async def get(self, delivery_id: str) -> DeliveryRecord | None:
+            raise AssertionError(delivery_id)
+
+        async def replay(self, replay_id: str) -> ReplayRecord | None:
+            raise AssertionError(replay_id)
+
+    asked = replace(api.services, log=AskedLog(), subscriptions=AskedSubscriptions(), desk=AskedDesk())
+    client = await api.client(Scope.ADMIN, app=create_http(asked))
+
+    assert (await client.get(path.format(id_))).status_code == 404
