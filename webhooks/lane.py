@@ -44,6 +44,7 @@ class Lane:
         self._has_changed = True
         self._is_stopping = False
         self._window = SMALLEST_WINDOW
+        self._left_some = False
         self._looked_at: datetime | None = None
         self._rests_until: datetime | None = None
         self._idle_since: datetime | None = None
@@ -140,11 +141,12 @@ class Lane:
 
     async def _refill(self, now: datetime) -> None:
         self.is_woken = False
-        if self._looked_at is not None and now - self._looked_at < timedelta(seconds=1):
+        if self._left_some and self._looked_at is not None and now - self._looked_at < timedelta(seconds=1):
             self._window = min(self._window * 2, LARGEST_WINDOW)
         self._looked_at = now
         try:
             await self._line.refill(now, room=max(1, self._most_waiting() - self._line.waiting))
+            self._left_some = self._line.more
         except Exception:  # noqa: BLE001 - whatever a store raises, it is asked again
             self._rest("lane.read_failed")
 
