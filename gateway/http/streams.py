@@ -188,7 +188,7 @@ async def _stream(
 ) -> Response[bytes]:
     caller = request.auth
     if request.method == HttpMethod.HEAD:
-        return Response(b"", headers=HEADERS, media_type=MEDIA_TYPE)
+        return StreamResponse(None)
     wish = Wish(
         filter=narrowed(wanted, caller.types),
         libraries=caller.libraries,

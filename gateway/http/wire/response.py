@@ -24,11 +24,14 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 class StreamResponse(Response[bytes]):
-    """What a handler returns for a stream that was opened. It begins, or its place is given back, whatever happens."""
+    """What a handler returns for a stream that was opened. It begins, or its place is given back, whatever happens.
+
+    Without an opening it is the answer to HEAD: the headers of a stream.
+    """
 
     __slots__ = ("opening",)
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening | None) -> None:
         super().__init__(b"", headers=HEADERS, media_type=MEDIA_TYPE)
         self.opening = opening
 
@@ -62,7 +65,7 @@ class _Serving(ASGIResponse):
 
     def __init__(
         self,
-        opening: Opening,
+        opening: Opening | None,
         *,
         background: BackgroundTask | BackgroundTasks | None,
         cookies: Iterable[Cookie],
@@ -73,7 +76,14 @@ class _Serving(ASGIResponse):
         self._opening = opening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        opening = self._opening
+        if self._opening is None:
+            await self.start_response(send)
+            await self.send_body(send, receive)
+        else:
+            await self._serve(self._opening, scope, receive, send)
+        await self.after_response()
+
+    async def _serve(self, opening: Opening, scope: Scope, receive: Receive, send: Send) -> None:
         protocol = StreamProtocol.of(scope)
         try:
             if protocol is not None:
@@ -90,4 +100,3 @@ class _Serving(ASGIResponse):
                 await plain.serve(receive, send)
         finally:
             opening.abandon()
-        await self.after_response()
