@@ -43,6 +43,8 @@ class Tail:
         self._carried: deque[Page] = deque()
         self._carried_bytes = 0
         self._news = asyncio.Event()
+        self._must_look = False
+        """What the bus brings is not all."""
         self._position: Position | None = None
         self._blind = False
         self.cursor = Cursor(0)
@@ -85,6 +87,8 @@ class Tail:
         if page is not None and self._carried_bytes <= CARRIED_BYTES:
             self._carried.append(page)
             self._carried_bytes += _size(page)
+        else:
+            self._must_look = True
         self._news.set()
 
     async def _run(self) -> None:
@@ -92,23 +96,23 @@ class Tail:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._look_every_seconds):
                     await self._news.wait()
-            told = self._news.is_set()
+            if not self._news.is_set():
+                self._must_look = True
             self._news.clear()
-            complete = await self._take_carried()
-            if not (told and complete):
+            await self._take_carried()
+            if self._must_look:
+                self._must_look = False
                 await self._look()
 
-    async def _take_carried(self) -> bool:
-        """Hand out what the bus has brought. False when there was nothing, or a hole before it: the log has to say."""
-        complete = bool(self._carried)
+    async def _take_carried(self) -> None:
+        """Hand out what the bus has brought. Where a hole is before it, the log has to say what was there."""
         while self._carried:
             page = self._carried.popleft()
             self._carried_bytes -= _size(page)
             if page.after <= self.cursor:
                 await self._take(page)
             else:
-                complete = False
-        return complete
+                self._must_look = True
 
     async def _look(self) -> None:
         """Read on to the log's end. A log that cannot be read is asked again at the next look; it loses nothing."""

@@ -25,6 +25,7 @@ from gateway.streaming import Streams
 from gateway.tail import Tail
 from tests.builders import NOON, HandClock, a_draft
 from tests.http.doubles import Keys
+from tests.until import until
 from tests.whatwg import Source, interpret
 
 PATH = "/v1/events/stream"
@@ -84,7 +85,7 @@ class Served:
         """Returns when the hub has handed it out."""
         await self.log.append([[a_draft(data=one, library_id=library_id, type=type_) for one in data]])
         head = (await self.log.position()).head
-        await self.until(lambda: self.tail.cursor == head)
+        await until(lambda: self.tail.cursor == head)
 
     async def publish_numbers(self, first: int, last: int, **kwargs: str) -> None:
         """Events whose data are `{"n": first}` to `{"n": last}`."""
@@ -93,12 +94,6 @@ class Served:
     def beat(self) -> None:
         for stream in self.streams.all():
             stream.beat()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the loop run until *condition* holds."""
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - a condition of anything, and no time between two looks
-                await asyncio.sleep(0)
 
     @asynccontextmanager
     async def reading(self, path: str = PATH, *, wait: bool = True, **options: Any) -> AsyncIterator["Connection"]:

@@ -21,6 +21,7 @@ from gateway.http.wire.detached import BUFFER_BYTES
 from gateway.stream import State, Stream
 from gateway.streaming import OUTRUN_BYTES, PATIENCE_SECONDS, STALLED_BYTES
 from tests.http.served import PATH, Connection, Running, Served, serving
+from tests.until import until
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 ADAPTERS: dict[str, dict[str, Any]] = {"detached": {}, "plain": {"http": "httptools"}}
@@ -121,7 +122,7 @@ async def test_a_reader_that_leaves_is_noticed(wired: Wired, how: str) -> None:
             reader.writer.write_eof()
         else:
             reader.writer.close()
-        await wired.served.until(lambda: len(wired.served.streams) == 0)
+        await until(lambda: len(wired.served.streams) == 0)
         assert wired.served.streams.hub.channels == 0
         await wired.served.publish_numbers(1, 1)  # nobody is there, and nothing breaks
 
@@ -144,7 +145,7 @@ async def test_a_reader_that_stops_reading_costs_nothing_and_misses_nothing(wire
         assert [event.last_event_id for event in slow.source.events] == [
             f"k3v9-{number}" for number in range(1, published + 65)
         ]
-        await wired.served.until(lambda: stream.state is State.LIVE)
+        await until(lambda: stream.state is State.LIVE)
 
 
 async def test_a_stalled_reader_is_closed_when_enough_waits_and_time_has_passed(wired: Wired) -> None:
@@ -189,7 +190,7 @@ async def test_a_reader_that_falls_out_of_the_ring_goes_on_from_the_log(wired: W
         served.streams.tick()
         await served.publish(b'{"last":true}', library_id="mine")
         await reader.until_events(published + 1)
-        await served.until(lambda: stream.state is State.LIVE)
+        await until(lambda: stream.state is State.LIVE)
         assert served.streams.counts.gaps == 0
 
 
@@ -229,11 +230,11 @@ async def test_a_detached_stream_has_no_task_and_leaves_no_word_in_the_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with detached.served.reading() as reader:
-        await detached.served.until(lambda: not detached.running.server.server_state.tasks)
+        await until(lambda: not detached.running.server.server_state.tasks)
         await detached.served.publish_numbers(1, 1)
         await reader.until_events(1)
         assert detached.running.server.server_state.connections  # so that a stop reaches it
-    await detached.served.until(lambda: not detached.running.server.server_state.connections)
+    await until(lambda: not detached.running.server.server_state.connections)
     assert [record for record in caplog.records if record.name.startswith("uvicorn") and record.levelno > 20] == []
 
 
@@ -258,7 +259,7 @@ async def test_http_1_0_gets_no_chunks(detached: Wired) -> None:
 async def test_a_reader_that_says_anything_is_closed(detached: Wired) -> None:
     async with detached.served.reading() as reader:
         reader.writer.write(b"x")
-        await detached.served.until(lambda: len(detached.served.streams) == 0)
+        await until(lambda: len(detached.served.streams) == 0)
 
 
 async def test_a_request_behind_a_stream_is_refused(detached: Wired) -> None:
