@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, func, literal, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, EventType, LoggedEvent
@@ -16,7 +16,7 @@ from gateway.storage.database import Database, Transaction
 from gateway.storage.rows import within
 from gateway.storage.settling import settle
 from gateway.storage.subscription_rows import endpoint_of, health_of
-from gateway.storage.tables import FORCED, PENDING, deliveries, events, lanes, pending_of, subscriptions
+from gateway.storage.tables import FORCED, PENDING, deliveries, events, lanes, subscriptions
 from webhooks.deliveries import Delivery, Settlement
 from webhooks.endpoints import Endpoint, Health, Status
 from webhooks.ports import Due
@@ -36,22 +36,17 @@ class SqlDeliveryStore:
         self._retry_schedule = retry_schedule
 
     async def endpoint(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
-        joined = (
-            select(subscriptions, *(column for column in lanes.c if column is not lanes.c.subscription_id))
-            .outerjoin(lanes, lanes.c.subscription_id == subscriptions.c.id)
-            .where(subscriptions.c.id == endpoint_id)
-        )
         async with self._database.reading() as connection:
-            row = (await connection.execute(joined)).one_or_none()
+            row = (await connection.execute(_ENDPOINT, {"endpoint_id": endpoint_id})).one_or_none()
         if row is None:
             return None
         return endpoint_of(row, retry_schedule=self._retry_schedule, now=self._database.clock()), health_of(row)
 
     async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
         async with self._database.reading() as connection:
-            forced = (await connection.execute(_by_due_time(endpoint_id, FORCED).limit(limit))).all()
+            forced = (await connection.execute(_FORCED, {"endpoint_id": endpoint_id, "most": limit})).all()
             # One more than is asked for tells when to look again, be it due already or not.
-            waiting = (await connection.execute(_by_due_time(endpoint_id, PENDING).limit(limit + 1))).all()
+            waiting = (await connection.execute(_WAITING, {"endpoint_id": endpoint_id, "most": limit + 1})).all()
             ready = {row.id: row.size for row in (*forced, *waiting) if row.due_at <= now}
             chosen = _fitting(ready.items(), limit)
             found = await _whole(connection, chosen)
@@ -60,23 +55,16 @@ class SqlDeliveryStore:
 
     async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
         async with self._database.reading() as connection:
-            rows = (await connection.execute(_by_library(endpoint_id, limit, per_library))).all()
+            asked = {"endpoint_id": endpoint_id, "most": limit, "per_library": per_library}
+            rows = (await connection.execute(_QUEUE, asked)).all()
             # The order among libraries is that of their heads; within one it is that of the log.
             rows = sorted(rows, key=lambda row: (row.head_due_at, row.head_cursor, row.head_id, row.cursor, row.id))
             chosen = _fitting([(row.id, row.size) for row in rows], limit)
             return tuple((await _whole(connection, chosen)).values())
 
     async def lanes(self) -> Mapping[str, datetime]:
-        earliest = (
-            select(deliveries.c.due_at)
-            .where(deliveries.c.subscription_id == subscriptions.c.id, PENDING)
-            .order_by(deliveries.c.due_at)
-            .limit(1)
-            .scalar_subquery()
-        )
-        active = select(subscriptions.c.id, earliest).where(subscriptions.c.status == Status.ACTIVE.value)
         async with self._database.reading() as connection:
-            rows = (await connection.execute(active)).all()
+            rows = (await connection.execute(_LANES)).all()
         return {id_: due_at for id_, due_at in rows if due_at is not None}
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -88,50 +76,38 @@ class SqlDeliveryStore:
             await self._database.write(work, durable=False)
 
 
-def _by_due_time(endpoint_id: str, condition: ColumnElement[bool]) -> Select[Any]:
+def _by_due_time(condition: ColumnElement[bool]) -> Select[Any]:
     return (
         select(deliveries.c.id, deliveries.c.due_at, func.length(events.c.data).label("size"))
         .join(events, events.c.cursor == deliveries.c.cursor)
-        .where(deliveries.c.subscription_id == endpoint_id, condition)
+        .where(deliveries.c.subscription_id == bindparam("endpoint_id"), condition)
         .order_by(deliveries.c.due_at, deliveries.c.cursor, deliveries.c.id)
+        .limit(bindparam("most"))
     )
 
 
-def _by_library(endpoint_id: str, limit: int, per_library: int) -> Select[Any]:
-    """Of each library with pending deliveries the first *per_library*; those whose first is due first.
+def _by_library() -> Select[Any]:
+    """Of each library with pending deliveries the first `per_library`; those whose first is due first.
 
     Steps from library to library in the index, so that its cost is that of the libraries, however many deliveries
     each has waiting.
     """
     some = deliveries.alias("some")
-    first = select(func.min(some.c.library_id).label("id")).where(*pending_of(some, endpoint_id))
-    libraries = first.cte("libraries", recursive=True)
+    libraries = select(func.min(some.c.library_id).label("id")).where(*_pending(some)).cte("libraries", recursive=True)
     after = deliveries.alias("after")
-    following = (
-        select(func.min(after.c.library_id))
-        .where(*pending_of(after, endpoint_id), after.c.library_id > libraries.c.id)
-        .scalar_subquery()
-    )
-    libraries = libraries.union_all(select(following).where(libraries.c.id.is_not(None)))
-
-    def leading(count: int, library_id: ColumnElement[str], name: str) -> Select[Any]:
-        one = deliveries.alias(name)
-        return (
-            select(one.c.id)
-            .where(*pending_of(one, endpoint_id), one.c.library_id == library_id)
-            .order_by(one.c.cursor, one.c.id)
-            .limit(count)
-            .correlate_except(one)
-        )
-
+    following = select(func.min(after.c.library_id)).where(*_pending(after), after.c.library_id > libraries.c.id)
+    libraries = libraries.union_all(select(following.scalar_subquery()).where(libraries.c.id.is_not(None)))
     head = deliveries.alias("head")
     heads = (
         select(head.c.library_id, head.c.due_at, head.c.cursor, head.c.id)
-        .select_from(libraries.join(head, head.c.id == leading(1, libraries.c.id, "leader").scalar_subquery()))
+        .select_from(
+            libraries.join(head, head.c.id == _leading(libraries.c.id, "leader", literal(1)).scalar_subquery())
+        )
         .order_by(head.c.due_at, head.c.cursor, head.c.id)
-        .limit(limit)
+        .limit(bindparam("most"))
         .subquery("heads")
     )
+    leading = _leading(heads.c.library_id, "follower", bindparam("per_library"))
     return select(
         deliveries.c.id,
         deliveries.c.cursor,
@@ -140,10 +116,55 @@ def _by_library(endpoint_id: str, limit: int, per_library: int) -> Select[Any]:
         heads.c.id.label("head_id"),
         func.length(events.c.data).label("size"),
     ).select_from(
-        heads.join(deliveries, deliveries.c.id.in_(leading(per_library, heads.c.library_id, "follower"))).join(
-            events, events.c.cursor == deliveries.c.cursor
-        )
+        heads.join(deliveries, deliveries.c.id.in_(leading)).join(events, events.c.cursor == deliveries.c.cursor)
     )
+
+
+def _leading(library_id: ColumnElement[str], name: str, count: ColumnElement[int]) -> Select[Any]:
+    """The ids of a library's first pending deliveries."""
+    one = deliveries.alias(name)
+    return (
+        select(one.c.id)
+        .where(*_pending(one), one.c.library_id == library_id)
+        .order_by(one.c.cursor, one.c.id)
+        .limit(count)
+        .correlate_except(one)
+    )
+
+
+def _pending(table: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """That a row of *table*, which is `deliveries` by another name, is a pending one of the endpoint in question."""
+    return table.c.subscription_id == bindparam("endpoint_id"), table.c.status == literal_column("'pending'")
+
+
+# Made once: to put them together takes longer than to run them.
+_FORCED = _by_due_time(FORCED)
+_WAITING = _by_due_time(PENDING)
+_QUEUE = _by_library()
+_WHOLE = (
+    select(
+        deliveries,
+        events.c.data,
+        events.c.timestamp.label("event_time"),
+        events.c.accepted_at,
+        events.c.traceparent,
+    )
+    .join(events, events.c.cursor == deliveries.c.cursor)
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+)
+_ENDPOINT = (
+    select(subscriptions, *(column for column in lanes.c if column is not lanes.c.subscription_id))
+    .outerjoin(lanes, lanes.c.subscription_id == subscriptions.c.id)
+    .where(subscriptions.c.id == bindparam("endpoint_id"))
+)
+_LANES = select(
+    subscriptions.c.id,
+    select(deliveries.c.due_at)
+    .where(deliveries.c.subscription_id == subscriptions.c.id, PENDING)
+    .order_by(deliveries.c.due_at)
+    .limit(1)
+    .scalar_subquery(),
+).where(subscriptions.c.status == Status.ACTIVE.value)
 
 
 def _fitting(sizes: Iterable[tuple[str, int]], limit: int) -> list[str]:
@@ -158,18 +179,7 @@ async def _whole(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, D
     """The deliveries of *ids* with what is sent for them, in the same order."""
     if not ids:
         return {}
-    joined = (
-        select(
-            deliveries,
-            events.c.data,
-            events.c.timestamp.label("event_time"),
-            events.c.accepted_at,
-            events.c.traceparent,
-        )
-        .join(events, events.c.cursor == deliveries.c.cursor)
-        .where(deliveries.c.id.in_(ids))
-    )
-    found = {row.id: _delivery(row) for row in await connection.execute(joined)}
+    found = {row.id: _delivery(row) for row in await connection.execute(_WHOLE, {"ids": ids})}
     return {id_: found[id_] for id_ in ids}
 
 

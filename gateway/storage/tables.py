@@ -17,7 +17,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Float,
-    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -169,11 +168,6 @@ deliveries = Table(
 PENDING = deliveries.c.status == literal_column("'pending'")
 DEAD = deliveries.c.status == literal_column("'dead'")
 FORCED = PENDING & deliveries.c.forced
-
-
-def pending_of(table: FromClause, subscription_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """That a row of *table*, which is `deliveries` by any name, is a pending one of that subscription."""
-    return table.c.subscription_id == subscription_id, table.c.status == literal_column("'pending'")
 
 
 def _of_deliveries(name: str, *columns: str, where: ColumnElement[bool] | None = None) -> None:
