@@ -1,0 +1,447 @@
+"""Attempts over real sockets: a zoo of receivers, each with its status, its failure and its words."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import AsyncResolver
+
+from tests.fakes.deliveries import a_delivery, an_endpoint
+from tests.sending.receivers import OK, Authority, Behaviour, Caller, Receiver, answering, receiving
+from webhooks import Webhook
+from webhooks.deliveries import Attempt, Failure
+from webhooks.destinations import Guard, parse_networks
+from webhooks.resolver import DeadlineResolver
+from webhooks.sender import Sender
+from webhooks.signing import new_secret
+from webhooks.transport import VettingTransport
+
+LOCAL = Guard(parse_networks(["127.0.0.1"]))
+SECRET = new_secret()
+OKAY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-reply: yes\r\n\r\nok"
+TIMEOUT = 0.5
+
+
+class Names(AbstractResolver):
+    """Answers from a table: each time the next list of a name's addresses, the last one for ever."""
+
+    def __init__(self, **names: list[list[str]]) -> None:
+        self._names = {name.replace("_", "."): addresses for name, addresses in names.items()}
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        answers = self._names[host]
+        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        return
+
+
+@asynccontextmanager
+async def sending(
+    guard: Guard = LOCAL,
+    *,
+    resolver: AbstractResolver | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Callable[..., "asyncio.Task[Attempt]"]]:
+    """A function that makes an attempt at a URL."""
+    async with VettingTransport(guard, ssl_context=tls, resolver=resolver) as transport:
+        sender = Sender(transport, user_agent="arrw-gateway/0", clock=lambda: datetime.now(UTC))
+
+        def send(
+            url: str, *, body: bytes = b'{"data":{}}', timeout_seconds: float = TIMEOUT
+        ) -> "asyncio.Task[Attempt]":
+            endpoint = an_endpoint(url=url, secrets=(SECRET,), timeout_seconds=timeout_seconds)
+            return asyncio.create_task(sender.send(a_delivery(body=body), endpoint))
+
+        yield send
+
+
+async def test_a_real_receiver_gets_a_request_that_verifies() -> None:
+    seen: list[bytes] = []
+
+    async def behave(caller: Caller) -> None:
+        while request := await caller.request():
+            seen.append(request)
+            await caller.say(OKAY)
+
+    async with receiving(behave) as receiver, sending() as send:
+        first = await send(receiver.url(), body=b'{"a":"\xc3\xbc"}')
+        second = await send(receiver.url(), body=b'{"a":"\xc3\xbc"}')
+    assert (first.status_code, first.error, first.response_body) == (200, None, b"ok")
+    assert first.response_headers == {"content-length": "2", "x-reply": "yes"}
+    assert first.connect is not None
+    assert first.first_byte is not None
+    assert timedelta(0) < first.connect <= first.first_byte <= first.duration
+    assert (second.status_code, second.connect, receiver.connections) == (200, None, 1)
+    head, _, body = seen[0].partition(b"\r\n\r\n")
+    line, *lines = head.decode().split("\r\n")
+    headers = dict(one.split(": ", 1) for one in lines)
+    assert line == "POST /hooks HTTP/1.1"
+    assert Webhook(SECRET.text).verify(body, headers) == {"a": "ü"}
+    assert sorted(name.lower() for name in headers) == [
+        *("accept", "content-length", "content-type", "host", "user-agent"),
+        *("webhook-id", "webhook-signature", "webhook-timestamp"),
+    ]
+
+
+async def silent(caller: Caller) -> None:
+    await caller.gone()
+
+
+async def reading_then_silent(caller: Caller) -> None:
+    await caller.request()
+    await caller.gone()
+
+
+async def closing(caller: Caller) -> None:
+    await caller.request()
+
+
+async def resetting(caller: Caller) -> None:
+    await caller.request()
+    caller.reset()
+
+
+async def resetting_within_the_head(caller: Caller) -> None:
+    await caller.request()
+    await caller.say(b"HTTP/1.1 200 OK\r\nx-a")
+
+
+async def resetting_within_the_body(caller: Caller) -> None:
+    await caller.request()
+    await caller.say(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+
+
+async def dripping_headers(caller: Caller) -> None:
+    await caller.request()
+    await caller.say(b"HTTP/1.1 200 OK\r\n")
+    for byte in b"x-a: " + b"b" * 1_000:
+        await caller.say(bytes([byte]))
+        await asyncio.sleep(0.02)
+
+
+async def dripping_body(caller: Caller) -> None:
+    await caller.request()
+    await caller.say(b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        await caller.say(b"1\r\nx\r\n")
+        await asyncio.sleep(0.02)
+
+
+async def endless_body(caller: Caller) -> None:
+    await caller.request()
+    await caller.say(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        await caller.say(b"x" * 65_536)
+
+
+async def answering_before_the_request_is_read(caller: Caller) -> None:
+    await caller.say(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    await caller.gone()
+
+
+async def informing_first(caller: Caller) -> None:
+    await caller.request()
+    await caller.say(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", OKAY)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    behave: Behaviour
+    status: int | None
+    error: str | None = None
+    failure: Failure | None = None
+
+
+def answers(status: int, rest: bytes = b"content-length: 0\r\n\r\n") -> Case:
+    return Case(str(status), answering(b"HTTP/1.1 %d Some Reason\r\n" % status + rest), status)
+
+
+ZOO = [
+    *(answers(status) for status in (200, 201, 202, 400, 404, 410, 429, 500, 503, 599)),
+    answers(204, b"\r\n"),
+    *(answers(status, b"location: /elsewhere\r\ncontent-length: 0\r\n\r\n") for status in (301, 302, 303, 307, 308)),
+    Case("1xx first", informing_first, 200),
+    Case("HTTP/1.0", answering(b"HTTP/1.0 200 OK\r\n\r\nbye"), 200),
+    Case("silent", silent, None, "timed out after 0.5 s", Failure.TIMEOUT),
+    Case("reads, then silent", reading_then_silent, None, "timed out after 0.5 s", Failure.TIMEOUT),
+    Case("closes", closing, None, "connection closed without an answer", Failure.UNREACHABLE),
+    Case("resets", resetting, None, "connection reset", Failure.UNREACHABLE),
+    Case(
+        "resets within the head",
+        resetting_within_the_head,
+        None,
+        "connection closed without an answer",
+        Failure.UNREACHABLE,
+    ),
+    Case("resets within the body", resetting_within_the_body, 200),
+    Case("drips headers", dripping_headers, None, "timed out after 0.5 s", Failure.TIMEOUT),
+    Case("drips a body", dripping_body, 202),
+    Case("endless body", endless_body, 200),
+    Case("answers before reading", answering_before_the_request_is_read, 413),
+    Case("not HTTP", answering(b"SSH-2.0-OpenSSH_9.2\r\n"), None, "the answer is not HTTP", Failure.PROTOCOL),
+    Case("no status", answering(b"HTTP/1.1 abc\r\n\r\n"), None, "the answer is not HTTP", Failure.PROTOCOL),
+    Case(
+        "a huge header",
+        answering(b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 100_000 + b"\r\n\r\n"),
+        None,
+        "the headers of the answer are too large",
+        Failure.PROTOCOL,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ZOO, ids=lambda case: case.name)
+async def test_each_animal_of_the_zoo_has_its_status_and_its_words(case: Case) -> None:
+    async with receiving(case.behave) as receiver, sending() as send:
+        attempt = await send(receiver.url())
+    assert (attempt.status_code, attempt.error, attempt.failure) == (case.status, case.error, case.failure)
+    assert attempt.duration < timedelta(seconds=TIMEOUT + 0.4)
+    assert len(attempt.response_body) <= 4_096
+
+
+async def test_a_body_larger_than_the_socket_takes_is_sent_whole_and_an_early_answer_counts() -> None:
+    large = b'{"data":"' + b"x" * 250_000 + b'"}'
+    async with receiving(answering_before_the_request_is_read) as receiver, sending() as send:
+        assert (await send(receiver.url(), body=large)).status_code == 413
+    async with receiving(OK) as receiver, sending() as send:
+        assert (await send(receiver.url(), body=large)).status_code == 204
+
+
+async def test_an_endless_answer_is_read_no_further_than_64_kib_and_its_connection_closed() -> None:
+    async with receiving(endless_body) as receiver, sending() as send:
+        attempt = await send(receiver.url(), timeout_seconds=30)
+        assert attempt.duration < timedelta(seconds=5)
+        await asyncio.wait_for(receiver.left.wait(), 5)
+
+
+async def test_a_connection_closed_while_idle_is_replaced_without_a_failed_attempt() -> None:
+    async def once(caller: Caller) -> None:
+        await caller.request()
+        await caller.say(OKAY)
+        # It is closed at the very moment when the next request comes.
+        await caller.reader.read(1)
+        caller.reset()
+
+    async with receiving(once) as receiver, sending() as send:
+        statuses = [(await send(receiver.url())).status_code for _ in range(5)]
+    assert statuses == [200] * 5
+    assert receiver.connections == 5
+
+
+async def test_a_fresh_connection_that_is_closed_is_not_tried_again() -> None:
+    async with receiving(closing) as receiver, sending() as send:
+        await send(receiver.url())
+        assert receiver.connections == 1
+
+
+async def test_nobody_listening_is_refused() -> None:
+    async with receiving(OK) as receiver:
+        url = receiver.url()
+    async with sending() as send:
+        attempt = await send(url)
+    assert (attempt.error, attempt.failure) == ("connection refused", Failure.UNREACHABLE)
+
+
+async def test_cookies_are_neither_kept_nor_sent() -> None:
+    seen: list[bytes] = []
+
+    async def behave(caller: Caller) -> None:
+        while request := await caller.request():
+            seen.append(request)
+            await caller.say(b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-length: 0\r\n\r\n")
+
+    async with receiving(behave) as receiver, sending() as send:
+        for _ in range(2):
+            await send(receiver.url())
+    assert b"cookie" not in seen[1].lower()
+
+
+async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "")
+    async with receiving(OK) as receiver, sending() as send:
+        assert (await send(receiver.url())).status_code == 204
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"])
+async def test_no_forbidden_address_is_connected_to(host: str) -> None:
+    async with receiving(OK) as receiver, sending(Guard()) as send:
+        attempt = await send(receiver.url(host))
+        assert (attempt.error, attempt.failure) == ("not an address of the public internet", Failure.FORBIDDEN)
+        assert receiver.connections == 0
+
+
+async def test_a_name_that_leads_to_forbidden_addresses_is_refused() -> None:
+    names = Names(inside_example=[["10.0.0.1", "192.168.0.1", "fd00::1"]])
+    async with sending(resolver=names) as send:
+        attempt = await send("http://inside.example/")
+    assert attempt.failure is Failure.FORBIDDEN
+    assert "10.0.0.1" not in repr(attempt)
+
+
+async def test_a_name_that_changes_its_mind_is_checked_again_at_each_connection() -> None:
+    names = Names(rebinding_example=[["127.0.0.1"], ["127.0.0.2"]])
+
+    async def once(caller: Caller) -> None:
+        await caller.request()
+        await caller.say(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+    async with receiving(once, host="0.0.0.0") as receiver:
+        async with sending(resolver=names) as send:
+            assert (await send(receiver.url("rebinding.example"))).status_code == 200
+        async with sending(resolver=names) as send:
+            assert (await send(receiver.url("rebinding.example"))).failure is Failure.FORBIDDEN
+        assert receiver.connections == 1
+
+
+async def test_of_several_addresses_only_the_permitted_are_tried() -> None:
+    names = Names(mixed_example=[["10.0.0.1", "127.0.0.1", "169.254.169.254"]])
+    async with receiving(OK) as receiver, sending(resolver=names) as send:
+        assert (await send(receiver.url("mixed.example"))).status_code == 204
+
+
+async def test_one_permitted_address_that_refuses_makes_it_unreachable_and_not_forbidden() -> None:
+    names = Names(mixed_example=[["10.0.0.1", "127.0.0.1"]])
+    async with receiving(OK) as receiver:
+        url = receiver.url("mixed.example")
+    async with sending(resolver=names) as send:
+        assert (await send(url)).failure is Failure.UNREACHABLE
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers every question with *code* (3: no such name), or not at all."""
+
+    def __init__(self, code: int | None) -> None:
+        self._code = code
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self._code is not None and self._transport is not None:
+            question = data[12 : data.index(b"\0", 12) + 5]
+            counts = data[4:6] + bytes(6)
+            self._transport.sendto(data[:2] + bytes([0x81, 0x80 | self._code]) + counts + question, addr)
+
+
+@asynccontextmanager
+async def name_server(code: int | None, *, deadline_seconds: float = 0.2) -> AsyncIterator[DeadlineResolver]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: NameServer(code), ("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    inner = AsyncResolver(nameservers=["127.0.0.1"], udp_port=port, tcp_port=port, timeout=2, tries=1)
+    try:
+        yield DeadlineResolver(inner, deadline_seconds=deadline_seconds)
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "failure"),
+    [
+        (3, "name not found", Failure.UNREACHABLE),
+        (2, "name could not be resolved", Failure.UNREACHABLE),
+        (None, "name server did not answer", Failure.TIMEOUT),
+    ],
+)
+async def test_a_name_without_an_address_says_why(code: int | None, error: str, failure: Failure) -> None:
+    async with name_server(code) as resolver, sending(resolver=resolver) as send:
+        attempt = await send("http://receiver.example/", timeout_seconds=5)
+    assert (attempt.error, attempt.failure) == (error, failure)
+
+
+async def test_names_that_are_never_answered_hold_up_nobody_else() -> None:
+    async with (
+        name_server(None, deadline_seconds=3) as resolver,
+        receiving(OK) as receiver,
+        sending(resolver=resolver) as send,
+    ):
+        slow = [send(f"http://slow{number}.example/", timeout_seconds=1) for number in range(50)]
+        await asyncio.sleep(0)
+        attempt = await send(receiver.url())
+        assert attempt.status_code == 204
+        assert attempt.duration < timedelta(seconds=0.5)
+        assert not any(task.done() for task in slow)
+        assert {(await task).failure for task in slow} == {Failure.TIMEOUT}
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+async def attempt_over_tls(receiver: Receiver, trusting: ssl.SSLContext, host: str = "hooks.example") -> Attempt:
+    names = Names(hooks_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
+    async with sending(resolver=names, tls=trusting) as send:
+        return await send(receiver.url(host, "https"))
+
+
+async def test_a_good_certificate_is_accepted(authority: Authority) -> None:
+    async with receiving(OK, tls=authority.serving("hooks.example")) as receiver:
+        assert (await attempt_over_tls(receiver, authority.trusting())).status_code == 204
+    async with receiving(OK, tls=authority.serving("127.0.0.1")) as receiver:
+        assert (await attempt_over_tls(receiver, authority.trusting(), "127.0.0.1")).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("flaw", "error"),
+    [
+        ({"expired": True}, "certificate expired"),
+        ({"not_yet": True}, "certificate not valid yet"),
+        ({"self_signed": True}, "certificate self-signed"),
+    ],
+    ids=str,
+)
+async def test_a_bad_certificate_is_refused_in_words(authority: Authority, flaw: dict[str, bool], error: str) -> None:
+    async with receiving(OK, tls=authority.serving("hooks.example", **flaw)) as receiver:
+        attempt = await attempt_over_tls(receiver, authority.trusting())
+    assert (attempt.error, attempt.failure) == (error, Failure.UNREACHABLE)
+
+
+async def test_a_certificate_for_another_name_or_of_another_authority_is_refused(authority: Authority) -> None:
+    async with receiving(OK, tls=authority.serving("hooks.example")) as receiver:
+        attempt = await attempt_over_tls(receiver, authority.trusting(), "other.example")
+        assert attempt.error == "certificate is for another name"
+        attempt = await attempt_over_tls(receiver, ssl.create_default_context())
+        assert attempt.error == "certificate of an unknown authority"
+
+
+async def test_a_receiver_that_speaks_no_tls_is_told_so() -> None:
+    async def behave(caller: Caller) -> None:
+        await caller.reader.read(1)
+        await caller.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with receiving(behave) as receiver, sending() as send:
+        attempt = await send(receiver.url(scheme="https"))
+    assert attempt.failure is Failure.UNREACHABLE
+    assert attempt.error is not None
+    assert attempt.error.startswith("TLS failed: ")
