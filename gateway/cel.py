@@ -106,7 +106,7 @@ def compile_expression(expression: str) -> Program:
         faults = _compiler_faults(str(error))
         raise InvalidInput(f"{_POINTER}: {faults[0].detail}", faults) from error
     shape = shape_of(serialized)
-    operators = sum(not name[0].isalpha() or name == "@in" for name in shape.functions) + shape.computed_elements
+    operators = sum(not name[0].isalpha() for name in shape.functions) + shape.computed_elements
     if operators > MAX_OPERATORS:
         raise InvalidInput.at(
             _POINTER,
@@ -131,15 +131,16 @@ def _compiler_faults(words: str) -> list[Fault]:
     return list(faults)[:10] or [Fault(_POINTER, words.removeprefix("CANCELLED: ").partition(" [")[0])]
 
 
-_NEEDS_CARE = re.compile(rb"[0-9]{19}|[eE]\+?[0-9]{3}|\\u[dD][89a-fA-F]")
+_NEEDS_CARE = re.compile(rb"[0-9]{19}|[eE]\+?[0-9]{3}|\\u(?:[dD][89a-fA-F]|0000)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_HELD = re.compile("[\0\ud800-\udfff]")
 
 
 def activation_of(event: LoggedEvent) -> Activation:
     """*event* for every expression to look at, with what CEL cannot hold made holdable.
 
-    An integer beyond 64 bits, or half a surrogate pair, anywhere in it would make every expression on it an error:
-    they become the nearest floating-point number, and U+FFFD.
+    An integer beyond 64 bits, or half a surrogate pair, anywhere in it would make every expression on it an error, and
+    a string would end at its first U+0000: they become the nearest floating-point number, and U+FFFD.
     """
     data = _decode_carefully(event.data) if _NEEDS_CARE.search(event.data) else msgspec.json.decode(event.data)
     return _ENV.Activation(
@@ -156,7 +157,7 @@ def activation_of(event: LoggedEvent) -> Activation:
 
 
 def _decode_carefully(data: bytes) -> object:
-    return _without_surrogates(json.loads(data, parse_int=_int64_or_float))
+    return _held(json.loads(data, parse_int=_int64_or_float))
 
 
 def _int64_or_float(digits: str) -> int | float:
@@ -164,11 +165,11 @@ def _int64_or_float(digits: str) -> int | float:
     return int(digits) if -(2.0**63) < number < 2.0**63 else number
 
 
-def _without_surrogates(value: object) -> object:
+def _held(value: object) -> object:
     if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
+        return _NOT_HELD.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [_held(item) for item in value]
     if isinstance(value, dict):
-        return {_SURROGATE.sub("\ufffd", key): _without_surrogates(item) for key, item in value.items()}
+        return {_NOT_HELD.sub("\ufffd", key): _held(item) for key, item in value.items()}
     return value

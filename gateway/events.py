@@ -2,9 +2,9 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, NewType
 
 from gateway.times import as_utc, to_rfc3339
@@ -45,28 +45,41 @@ EventType.SEARCH_PERFORMED = EventType("search.performed")
 EventType.CUSTOM = EventType("custom")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, init=False, eq=False)
 class Event:
     """An event for programs in this process: what they publish, and what their handlers are given.
 
-    `timestamp` is when it happened; a naive one is UTC. `library_id` may be given as a UUID. `id` is the idempotency
-    key, made at publishing when left out.
+    `timestamp` is when it happened; a naive one is UTC. `id` is the idempotency key, made at publishing when left out.
+    `cursor` and `accepted_at` are the log's to give.
     """
 
     type: EventType
     library_id: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    timestamp: datetime | None = None
-    id: str | None = None
-    cursor: Cursor | None = None
-    accepted_at: datetime | None = None
+    data: Mapping[str, Any]
+    timestamp: datetime | None
+    id: str | None
+    cursor: Cursor | None
+    accepted_at: datetime | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "type", EventType(self.type))
-        if isinstance(self.library_id, uuid.UUID):
-            object.__setattr__(self, "library_id", str(self.library_id))
-        if self.timestamp is not None:
-            object.__setattr__(self, "timestamp", as_utc(self.timestamp))
+    def __init__(
+        self,
+        *,
+        type: str,  # noqa: A002 - the field is named so
+        library_id: str | uuid.UUID,
+        data: Mapping[str, Any] | None = None,
+        timestamp: datetime | None = None,
+        id: str | None = None,  # noqa: A002 - likewise
+        cursor: Cursor | None = None,
+        accepted_at: datetime | None = None,
+    ) -> None:
+        fill = partial(object.__setattr__, self)  # the value is frozen from here on
+        fill("type", EventType(type))
+        fill("library_id", str(library_id) if isinstance(library_id, uuid.UUID) else library_id)
+        fill("data", {} if data is None else data)
+        fill("timestamp", None if timestamp is None else as_utc(timestamp))
+        fill("id", id)
+        fill("cursor", cursor)
+        fill("accepted_at", accepted_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,14 +67,15 @@ def draft_of(event: Event) -> Draft:
         InvalidInput: naming each fault.
         TooLarge: it is larger than 256 KiB.
     """
+    inspection = _Inspection(None, is_batch=False)
     sent = _Sent(
         type=str(event.type),
-        library_id=str(event.library_id),
+        library_id=inspection.text(event.library_id, "/library_id"),
         data=msgspec.Raw(_encoded(event.data)),
         timestamp=UNSET if event.timestamp is None else to_rfc3339(event.timestamp),
-        id=UNSET if event.id is None else str(event.id),
+        id=UNSET if event.id is None else inspection.text(event.id, "/id"),
     )
-    (draft,) = _Inspection(None, is_batch=False).drafts([sent])
+    (draft,) = inspection.drafts([sent])
     return draft
 
 
@@ -106,6 +107,12 @@ class _Inspection:
         """The first thing said of a place is what is told."""
         if len(self._faults) < MAX_FAULTS:
             self._faults.setdefault(pointer, Fault(pointer, detail))
+
+    def text(self, value: object, pointer: str) -> str:
+        if isinstance(value, str):
+            return value
+        self.fault(pointer, "must be a string")
+        return ""
 
     def drafts(self, sent: Sequence[_Sent | None]) -> list[Draft]:
         """What was sent, if nothing is wrong with it. None stands for what is no event: a fault that is known."""
@@ -237,10 +244,8 @@ def _read_one(scanner: Scanner, at: str, inspection: _Inspection) -> _Sent | Non
             inspection.fault(f"{at}/{_escaped(name)}", "is not a field of an event")
         elif name == "data":
             found[name] = msgspec.Raw(value.text.encode())
-        elif isinstance(value.value, str):
-            found[name] = value.value
         else:
-            inspection.fault(f"{at}/{name}", "must be a string")
+            found[name] = inspection.text(value.value, f"{at}/{name}")
     return _Sent(**found)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cel import MAX_LENGTH, MAX_OPERATORS, compile_expression
+from gateway.cel import MAX_LENGTH, MAX_OPERATORS, Program, compile_expression
 from gateway.errors import Fault, InvalidInput
 from gateway.filters import Candidate, Filter, Matcher
 from tests.builders import an_event
@@ -381,12 +381,22 @@ def test_an_odd_neighbour_spoils_no_filter(odd: str) -> None:
         ("event.data.odd == 9223372036854775807", str(2**63 - 1)),
         ("event.data.odd == -9223372036854775808", str(-(2**63))),
         ('event.data.odd == "a\ufffdb"', r'"a\ud800b"'),
+        ('event.data.odd == "admin\ufffdx" && event.data.odd != "admin"', r'"admin\u0000x"'),
+        ("size(event.data.odd) == 3", r'{"a":1,"a\u0000b":2,"\u0000":3}'),
         ('event.data.odd == "\U0001f600"', r'"\ud83d\ude00"'),
         ("event.data.odd > 1.0", "1e400"),
     ],
 )
 def test_what_cel_cannot_hold_is_as_near_as_it_gets(expression: str, odd: str) -> None:
     assert lets_through(Filter.parse(expression=expression), data=b'{"odd":%b}' % odd.encode())
+
+
+def test_an_error_that_is_raised_is_no_match_either() -> None:
+    class Broken:
+        def eval(self, _: object) -> object:
+            raise RuntimeError("as the library does for some errors")
+
+    assert Program(Broken()).is_true(object()) is False
 
 
 json_values = st.recursive(
