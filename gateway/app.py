@@ -15,8 +15,10 @@ import msgspec
 from gateway.admin_key import ensure_admin_key
 from gateway.bus.memory import MemoryBus
 from gateway.errors import NotFound, Overloaded
+from gateway.eventbus import Engine, install
 from gateway.events import Page
 from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
+from gateway.handlers import Handlers
 from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
 from gateway.http.routes import create_http
@@ -26,6 +28,7 @@ from gateway.http.tokens import TokenDesk
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
 from gateway.settings import Settings
+from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
 from gateway.storage.database import Database
 from gateway.storage.deliveries import SqlDeliveryStore
@@ -67,10 +70,16 @@ class Gateway:
         self._subscriptions = SqlSubscriptionStore(self._database)
         self._publisher = Publisher(self.log)
         self._tail = Tail(self.log, bus)
+        self._handlers = Handlers(self.log, clock=clock)
+        self._counters = Counters()
+        self._counted = CountedPublisher(self._publisher, self._counters)
+        deliveries = DeliveryTally()
 
         networks = parse_networks(settings.destination_allow)
         self._transport = VettingTransport(Guard(networks))
-        self._deliveries = SqlDeliveryStore(self._database, retry_schedule=tuple(settings.retry_schedule))
+        self._deliveries = SqlDeliveryStore(
+            self._database, retry_schedule=tuple(settings.retry_schedule), settled=deliveries.count
+        )
         self._dispatcher = Dispatcher(
             self._deliveries,
             Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock),
@@ -89,19 +98,27 @@ class Gateway:
         )
         self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
         keyring = KeyRing(self._keys)
-        for feed in (keyring.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes):
+        feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
+        for feed in feeds:
             self._tail.add(feed)
+        self._counters.add(self._handlers.share)
+        self._counters.add(self._streams.share)
+        self._counters.add(
+            lambda: deliveries.share(
+                subscriptions=self._fanout.subscriptions, behind=max(0, self._tail.cursor - self._fanout.cursor)
+            )
+        )
         self.app = create_http(
             Services(
                 log=self.log,
-                publisher=self._publisher,
+                publisher=self._counted,
                 keys=self._keys,
                 keyring=keyring,
                 tokens=TokenDesk(self._keys, keyring, clock),
                 subscriptions=self._subscriptions,
                 desk=SqlDeliveryDesk(self._database),
                 clock=clock,
-                statistics=dict,
+                statistics=self._counters.figures,
                 check_url=lambda url: check_url(url, networks),
                 wake=self._dispatcher.wake,
                 changed=self._dispatcher.changed,
@@ -127,10 +144,22 @@ class Gateway:
             await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
             await stack.enter_async_context(running("fanout", self._fanout.run))
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
+            await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
             await stack.enter_async_context(self._streams)
+            stack.callback(install(self._engine()))
             stack.push_async_callback(self.drain)
             yield
+
+    def _engine(self) -> Engine:
+        """What `get_event_bus()` runs on in this process from now on."""
+        return Engine(
+            loop=asyncio.get_running_loop(),
+            publisher=self._counted,
+            handlers=self._handlers,
+            counters=self._counters,
+            worker=asyncio.current_task(),
+        )
 
     async def drain(self) -> None:
         """End the streams and stop sending; attempts in flight get a little time. Requests are still answered."""

@@ -50,7 +50,7 @@ Opener = Callable[[str], AbstractAsyncContextManager[Engine]]
 
 OPENERS: Final[Mapping[str, str]] = {
     "memory": "gateway.eventbus:memory_engine",
-    "sqlite": "gateway.app:open_engine",
+    "sqlite": "gateway.embedded:open_engine",
 }
 """By the scheme of a URL, who opens it (an `Opener`). Named, not imported: a program that only wants a bus in memory
 does not have to load a database and a web server."""

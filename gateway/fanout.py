@@ -61,6 +61,12 @@ class Fanout:
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
         self.cursor = Cursor(0)
         """Up to where events have their deliveries."""
+        self._interests = Interests(())
+
+    @property
+    def subscriptions(self) -> int:
+        """How many there are, paused ones too."""
+        return len(self._interests)
 
     def feed(self, page: Page) -> None:
         """*page* is in the log. It may save a read; losing it costs a second at most."""
@@ -73,8 +79,8 @@ class Fanout:
         while True:
             try:
                 self.cursor = await self._store.cursor()
-                interests = Interests(await self._subscriptions.interests(self.cursor))
-                while await self._step(interests):
+                self._interests = Interests(await self._subscriptions.interests(self.cursor))
+                while await self._step(self._interests):
                     pass
             except StorageUnavailable as error:
                 _logger.warning("fanout.waiting", cursor=self.cursor, error=error.detail)

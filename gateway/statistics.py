@@ -8,10 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from gateway.events import GATEWAY_PREFIX, Draft
 from gateway.ports import Appended, IdTaken
+from webhooks.deliveries import Settlement
+from webhooks.verdicts import Dead, Delivered
 
 MAX_TYPES: Final = 1000
 """Publishers choose the names of types; beyond these, events are counted without theirs."""
@@ -114,3 +117,38 @@ class CountedPublisher:
         appended = await self._publisher.publish(drafts)
         self._counters.published(drafts, appended)
         return appended
+
+
+class DeliveryTally:
+    """What webhooks have delivered. A replay counts, but says nothing about how long an event takes."""
+
+    def __init__(self) -> None:
+        self._delivered = self._attempts = self._dead = 0
+        self._latency = timedelta(0)
+
+    def count(self, settlements: Sequence[Settlement]) -> None:
+        """*settlements* have been stored."""
+        for settlement in settlements:
+            self._attempts += settlement.attempt is not None
+            match settlement.verdict:
+                case Delivered():
+                    self._delivered += 1
+                    if settlement.delivery.replay_id is None:
+                        self._latency += settlement.at - settlement.delivery.created_at
+                case Dead():
+                    self._dead += 1
+
+    def share(self, *, subscriptions: int, behind: int) -> Share:
+        """*subscriptions* there are; for *behind* events their deliveries have yet to be made."""
+        return Share(
+            subscribers=subscriptions,
+            waiting=behind,
+            delivered=self._delivered,
+            latency_seconds=self._latency.total_seconds(),
+            extras={
+                "subscriptions": subscriptions,
+                "webhooks_delivered": self._delivered,
+                "webhook_attempts": self._attempts,
+                "dead_letters": self._dead,
+            },
+        )

@@ -26,6 +26,7 @@ from gateway.past import Past
 from gateway.ports import EventLog
 from gateway.sinks import Sink, StreamEncoding
 from gateway.starting import LastEventId, Since, Start, Starting
+from gateway.statistics import Share
 from gateway.stream import Counts, State, Stream, Surroundings
 from gateway.tail import Tail
 from gateway.times import Clock, now
@@ -195,6 +196,20 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    def share(self) -> Share:
+        """The figures of all streams."""
+        counts = self.counts
+        return Share(
+            subscribers=len(self._streams),
+            delivered=counts.live_events_delivered,
+            latency_seconds=counts.latency_seconds,
+            extras={
+                "streams": len(self._streams),
+                "stream_events_delivered": counts.events_delivered,
+                "stream_gaps": counts.gaps,
+            },
+        )
 
     def all(self) -> Sequence[Stream]:
         return tuple(self._streams.values())

@@ -4,7 +4,7 @@ A lane asks in two steps, within one state of the database: which, by an index a
 then those that fit into memory, whole.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,12 +28,20 @@ BODY_BYTES = 8 * 2**20
 class SqlDeliveryStore:
     """`webhooks.ports.DeliveryStore` over a `Database`.
 
-    *retry_schedule*, in seconds, is for the subscriptions that set none of their own.
+    *retry_schedule*, in seconds, is for the subscriptions that set none of their own. *settled* is told of what has
+    been stored.
     """
 
-    def __init__(self, database: Database, *, retry_schedule: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        retry_schedule: tuple[float, ...],
+        settled: Callable[[Sequence[Settlement]], None] = lambda _: None,
+    ) -> None:
         self._database = database
         self._retry_schedule = retry_schedule
+        self._settled = settled
 
     async def endpoint(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
         async with self._database.reading() as connection:
@@ -74,6 +82,7 @@ class SqlDeliveryStore:
         if settlements:
             # What a power failure takes back is sent again: receivers know it by its id.
             await self._database.write(work, durable=False)
+            self._settled(settlements)
 
 
 def _by_due_time(condition: ColumnElement[bool]) -> Select[Any]:

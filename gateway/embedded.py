@@ -1,0 +1,39 @@
+"""A bus on a database, in a program of your own and with no server: `EventBus.open("sqlite:///events.db")`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.bus.memory import MemoryBus
+from gateway.eventbus import Engine
+from gateway.handlers import Handlers
+from gateway.publishing import Publisher
+from gateway.statistics import CountedPublisher, Counters
+from gateway.storage.database import Database
+from gateway.storage.log import SqlEventLog
+from gateway.tail import Tail
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncIterator[Engine]:
+    """Raises:
+    ValueError: *url* is no database that can be used.
+    DatabaseInUse: another process has it open.
+    """
+    database = Database(url)
+    counters = Counters()
+    live = MemoryBus()
+    log = SqlEventLog(database)
+    async with database, Publisher(log) as publisher, Handlers(log) as handlers:
+        database.on_commit(live.announce)
+        tail = Tail(log, live)
+        tail.add(handlers.feed)
+        counters.add(handlers.share)
+        async with tail:
+            yield Engine(
+                loop=asyncio.get_running_loop(),
+                publisher=CountedPublisher(publisher, counters),
+                handlers=handlers,
+                counters=counters,
+                worker=asyncio.current_task(),
+            )
