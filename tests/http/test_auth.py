@@ -65,6 +65,15 @@ async def test_anything_but_a_known_key_is_a_401(api: Api, header: str) -> None:
     assert answer.status_code == 401
 
 
+@pytest.mark.parametrize(("scheme", "status"), [("Bearer", 200), ("bearer", 200), ("Basic", 401), ("", 401)])
+async def test_a_good_key_counts_with_the_scheme_bearer_only(api: Api, scheme: str, status: int) -> None:
+    header = f"{scheme} {await api.key(Scope.STREAM)}".lstrip()
+
+    answer = await (await api.client()).get("/v1/events", headers={"authorization": header})
+
+    assert answer.status_code == status
+
+
 async def test_a_key_is_never_accepted_in_a_url(api: Api) -> None:
     secret = await api.key(Scope.ADMIN)
     nobody = await api.client()

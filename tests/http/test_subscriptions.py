@@ -1,6 +1,7 @@
 """Subscriptions: what may be asked for, who sees them, and that nothing secret comes back."""
 
 import base64
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -122,6 +123,8 @@ async def test_everything_that_was_asked_for_is_kept_and_header_values_are_not_a
         ({"metadata": {"a": "x" * 20_000}}, "/metadata"),
         ({"secret": "hello"}, "/secret"),
         ({"secret": "whsec_c2hvcnQ="}, "/secret"),
+        ({"secret": "whsk_" + base64.b64encode(b"k" * 32).decode()}, "/secret"),
+        ({"signature": "v1a", "secret": SECRET}, "/secret"),
         ({"status": "paused"}, "/status"),
         ({"colour": "red"}, "/colour"),
     ],
@@ -217,6 +220,22 @@ async def test_pausing_and_resuming_counts_the_idle_time_and_wakes_the_lane(api:
     assert (kept.status, kept.idle, kept.idle_since) == (Status.ACTIVE, timedelta(hours=1), None)
     assert api.subscriptions.notices == ["gateway.subscription.updated", "gateway.subscription.resumed"]
     assert api.woken
+
+
+async def test_pausing_a_disabled_one_keeps_the_moment_since_which_it_is_idle(
+    api: Api, owner: httpx.AsyncClient
+) -> None:
+    made = await _made(owner)
+    since = api.moment - timedelta(days=1)
+    disabled = replace(
+        api.subscriptions.kept[made["id"]], status=Status.DISABLED, disabled_reason="gone", idle_since=since
+    )
+    api.subscriptions.kept[made["id"]] = disabled
+
+    paused = (await owner.post(f"/v1/subscriptions/{made['id']}/pause")).json()
+
+    assert (paused["status"], paused["disabled_reason"]) == ("paused", None)
+    assert api.subscriptions.kept[made["id"]].idle_since == since
 
 
 # --- who sees what ---------------------------------------------------------------------------------------------------
