@@ -41,8 +41,6 @@ class Operation:
     body_partial: bool = False
     """Whether any field may be left out or null: a merge patch."""
     body_examples: Mapping[str, Any] = field(default_factory=dict)
-    token: bool = False
-    """Whether `?token=` is accepted."""
 
 
 def describes(operation: Operation, **opt: object) -> dict[str, Any]:

@@ -93,7 +93,6 @@ def _sse(summary: str, query: type[StreamQuery], *problems: type[NotFound]) -> d
                 200: Says(description="The stream, without end.", content=str, media_type=MEDIA_TYPE, example=FRAMES)
             },
             problems=(*problems, Overloaded),
-            token=True,
         ),
         **{TAKES_TOKEN: True},
     )
