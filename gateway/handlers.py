@@ -11,6 +11,7 @@ no other: it is counted, logged, and cut off when its time is up.
 import asyncio
 import inspect
 import json
+import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -233,11 +234,11 @@ class _Runner:
 
     async def _consider(self, logged: LoggedEvent) -> None:
         """Call the handler if the event is for it. Nothing that it does gets out of here but its being cancelled."""
-        if not self._matcher.matches(Candidate(logged)):
-            return
         registration = self._registration
         deadline = asyncio.timeout(registration.timeout_seconds)
         try:
+            if not self._matcher.matches(Candidate(logged)):
+                return
             event = event_of(logged)
             if registration.where is not None and not registration.where(event):
                 return
@@ -255,13 +256,14 @@ class _Runner:
             await self._thread.settled()  # a plain function cannot be cut off: what it holds up is itself
 
     def _failed(self, logged: LoggedEvent, *, timed_out: bool) -> None:
-        facts = {"handler": self._registration.name, "event": logged.id, "type": logged.type}
+        facts = {"handler": self._registration.name, "event_id": logged.id, "type": logged.type}
         if timed_out:
             self.tally.timed_out += 1
             _log.error("handler.timed_out", **facts)
         else:
             self.tally.failed += 1
-            _log.error("handler.failed", exc_info=True, **facts)
+            # As text: structlog's own rendering of a traceback, with its locals, can take the loop for a second.
+            _log.error("handler.failed", exception=traceback.format_exc(), **facts)
 
     async def _call(self, event: Event) -> None:
         handler = self._registration.handler
