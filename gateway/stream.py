@@ -166,7 +166,7 @@ class Stream:
         self._put(Sheet((opening,)))
         self.state = State.BEHIND
         self._around.behind.add(self)
-        self._go_on()
+        self.catch_up()
 
     # --- what the hub and the sink say ---------------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Stream:
         self.end("drained", retry_ms=self._around.drain_retry_ms())
 
     def catch_up(self) -> None:
-        """The hub has come nearer."""
+        """Go on, now that there may be more or now that it is this one's turn."""
         if self.state is State.BEHIND and not self._sink.is_busy:
             self._go_on()
 
@@ -266,30 +266,40 @@ class Stream:
     async def _read_past(self) -> None:
         around = self._around
         try:
-            while self.state is State.PAST:
+            while True:
+                await self._turn()
+                if not self._is_in_past():
+                    return
                 if self.cursor >= around.hub.ring_after:
                     self.state = State.BEHIND
                     self._go_on()
                     return
                 leaf = await around.past.read(self.cursor)
-                if self.state is State.PAST:
-                    await self._step_through_past(leaf)
+                if self._is_in_past():
+                    self._step_through_past(leaf)
         except Exception as error:  # noqa: BLE001 - the log's failure is no fault of the reader's: it may come again
             _log.warning("stream.past_unreadable", stream=self.id, cursor=self.cursor, error=repr(error))
             self.end("log_unreadable", retry_ms=5_000)
 
-    async def _step_through_past(self, leaf: Leaf | None) -> None:
-        first = self._next_event(leaf)
-        if first != self.cursor + 1:
-            self._tell_gap(first)
-        if leaf is not None:
-            self._pass(leaf)
+    def _is_in_past(self) -> bool:
+        """Asked again after each wait: the stream may have ended meanwhile."""
+        return self.state is State.PAST
+
+    async def _turn(self) -> None:
+        """Wait until the reader takes more; in any case let others have theirs."""
         if self._sink.is_busy:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
             self._waiter = None
         else:
             await asyncio.sleep(0)
+
+    def _step_through_past(self, leaf: Leaf | None) -> None:
+        first = self._next_event(leaf)
+        if first != self.cursor + 1:
+            self._tell_gap(first)
+        if leaf is not None:
+            self._pass(leaf)
 
     def _next_event(self, leaf: Leaf | None) -> Cursor:
         """The place of the next event there is. Without a leaf the log has dropped all up to the ring, or beyond."""
