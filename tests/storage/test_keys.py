@@ -1,5 +1,6 @@
 """Keys in SQL."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -71,7 +72,8 @@ async def test_a_revoked_key_is_gone_and_told_of_once(stores: Stores) -> None:
 
 
 async def test_the_signing_key_is_made_once(stores: Stores) -> None:
-    first = await stores.keys.signing_key()
+    first, *others = await asyncio.gather(*(stores.keys.signing_key() for _ in range(3)))
     assert len(first) == 32
+    assert others == [first, first]
     again = Stores.over(stores.database, stores.clock)
     assert await again.keys.signing_key() == await stores.keys.signing_key() == first
