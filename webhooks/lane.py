@@ -126,8 +126,11 @@ class Lane:
         if not self._line.more:
             return False
         if gate.limit(now) > 0:
-            return self._line.waiting <= self._most_waiting() // 4
+            return self._needs_more()
         return self.is_woken and (self._looked_at is None or now >= self._looked_at + self._shop.rules.look_again)
+
+    def _needs_more(self) -> bool:
+        return self._line.more and self._line.waiting <= self._most_waiting() // 4
 
     def _has_right_line(self, gate: Gate) -> bool:
         """Make the line one of the order that the endpoint wants, as soon as nothing of the other is out."""
@@ -205,7 +208,7 @@ class Lane:
                 self.in_flight -= 1
                 self._shop.budget.release(self)
             delivery = self._take()
-            if self._line.more or (self._line.waiting and self._has_room()):
+            if self._needs_more() or (self._line.waiting and self._has_room()):
                 self._event.set()
         self._event.set()
 

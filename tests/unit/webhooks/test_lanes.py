@@ -1,11 +1,12 @@
 """Lanes and their dispatcher, in virtual time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -529,6 +530,91 @@ async def test_the_order_can_change_while_deliveries_are_in_flight(world: World)
         await world.clock.advance(0.5)
         world.store.add(an_endpoint(max_in_flight=2, ordering=Ordering.LIBRARY))
         world.dispatcher.changed("sub_1")
+        await world.clock.advance(1)
+        assert world.receiver.in_flight == 1
         await world.clock.advance(20)
     assert world.receiver.events[2:] == ["evt_3", "evt_4", "evt_5", "evt_6"]
     assert world.count(DeliveryStatus.DELIVERED) == 6
+
+
+async def test_an_endpoint_that_takes_many_at_once_gets_as_many(world: World) -> None:
+    world.store.add(an_endpoint(max_in_flight=100))
+    world.owe(300)
+    world.receiver.takes_seconds = 1
+    async with world.running():
+        await world.clock.advance(0.5)
+        assert world.receiver.in_flight == 100
+
+
+async def test_what_is_due_much_later_keeps_no_lane_awake(world: World) -> None:
+    world.store.add(an_endpoint())
+    world.owe(1, due_at=START + timedelta(hours=1))
+    async with world.running():
+        await world.clock.advance(60)
+        assert (world.dispatcher.lanes, world.store.reads) == (0, 0)
+        await world.clock.advance(3_540)
+        assert world.receiver.seconds() == [3_600]
+
+
+async def test_a_pause_that_could_not_be_read_at_once_is_heeded_all_the_same(world: World) -> None:
+    world.store.add(an_endpoint(max_in_flight=1))
+    world.owe(10)
+    world.receiver.takes_seconds = 1
+    async with world.running():
+        world.store.add(an_endpoint(max_in_flight=1, status=Status.PAUSED))
+        world.store.fail_reads = ConnectionError("the database is away")
+        world.dispatcher.changed("sub_1")
+        await world.clock.advance(5)
+        world.store.fail_reads = None
+        await world.clock.advance(30)
+        assert len(world.receiver.sent) == 1
+
+
+async def test_an_endpoint_that_leads_elsewhere_is_tried_at_once_whatever_was_learnt_of_the_old_place(
+    world: World,
+) -> None:
+    world.store.add(an_endpoint(max_in_flight=1))
+    world.owe(3)
+    world.receiver.answer = lambda _: (503, "3600")
+    async with world.running():
+        await world.clock.advance(5)
+        assert len(world.receiver.sent) == 1
+        world.receiver.answer = lambda _: 204
+        world.store.add(an_endpoint(max_in_flight=1, url="https://example.org/"))
+        world.store.healths["sub_1"] = Health()
+        world.dispatcher.changed("sub_1")
+        await world.clock.advance(1)
+        assert world.count(DeliveryStatus.DELIVERED) == 2
+        await world.clock.advance(3_600)
+        assert world.count(DeliveryStatus.DELIVERED) == 3
+
+
+async def test_each_attempt_is_one_line_in_the_log_and_tells_no_secret(
+    world: World, logs: list[MutableMapping[str, Any]]
+) -> None:
+    world.store.add(an_endpoint(headers={"x-token": "hunter2"}))
+    world.owe(1)
+    world.receiver.answer = lambda _: 500
+    async with world.running():
+        await world.clock.advance(1)
+    (line,) = [line for line in logs if line["log_level"] == "info"]
+    assert line == {
+        "event": "delivery.attempted",
+        "log_level": "info",
+        "delivery": "dlv_sub_1_000001",
+        "endpoint": "sub_1",
+        "number": 1,
+        "status": 500,
+        "error": None,
+        "verdict": "retry",
+        "duration_ms": 0.0,
+    }
+
+
+async def test_a_ping_is_sent_whatever_the_status_and_counts_for_nothing(world: World) -> None:
+    paused = an_endpoint(status=Status.PAUSED)
+    world.store.add(paused)
+    attempt = await world.dispatcher.ping(paused, a_delivery())
+    assert attempt.status_code == 204
+    assert world.store.rows == {}
+    assert world.store.healths["sub_1"] == Health()

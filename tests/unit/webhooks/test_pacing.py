@@ -217,7 +217,7 @@ async def test_forced_ones_alone_can_be_taken(kind: type[FreeLine | LibraryLine]
     )
     line = kind(store, "sub_1")
     await line.refill(START, room=10)
-    assert line.next_due == later
+    assert (line.next_due, line.waiting, line.more) == (later, 2, False)
     assert line.has_next(only_forced=True)
     assert line.take(only_forced=True).cursor == 2
     assert not line.has_next(only_forced=True)
