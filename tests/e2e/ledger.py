@@ -33,7 +33,9 @@ class Ledger:
     accepted: dict[str, Slip] = field(default_factory=dict)
     """By the id that the answer named."""
     unanswered: int = 0
-    refused: int = 0
+    """Requests that were cut off while the gateway had them, or might have."""
+    not_taken: int = 0
+    """Requests that came to nobody, or were told to come later."""
 
     def check_log(self, logged: Sequence[Json]) -> None:
         """Each accepted event is in the log, as it was sent; nothing else is; repeating it left one."""
@@ -88,11 +90,14 @@ class PublisherTask:
         body = events[0] if len(events) == 1 else events
         try:
             answer = await self._client.post("/v1/events", json=body)
+        except httpx.ConnectError:
+            self._ledger.not_taken += 1
+            return False
         except httpx.TransportError:
             self._ledger.unanswered += 1
             return False
         if answer.status_code == 503:
-            self._ledger.refused += 1
+            self._ledger.not_taken += 1
             return False
         assert answer.status_code in {200, 202}, answer.text
         receipts = [answer.json()] if len(events) == 1 else answer.json()["data"]

@@ -57,15 +57,16 @@ async def _page(posts: ReceiverProcess) -> AsyncIterator[Page]:
             await browser.close()
 
 
-@pytest.fixture
-def posts(workshop: Workshop) -> ReceiverProcess:
+@pytest.fixture(scope="module")
+def posts(shared_workshop: Workshop) -> ReceiverProcess:
     """Serves the page: another port is another origin."""
-    return receiver(workshop)
+    return receiver(shared_workshop)
 
 
-@pytest.fixture
-def gateway(workshop: Workshop, posts: ReceiverProcess) -> GatewayProcess:
-    return workshop.gateway({"CORS_ORIGINS": json.dumps([posts.url]), "STREAM_HEARTBEAT_SECONDS": "1"})
+@pytest.fixture(scope="module")
+def gateway(shared_workshop: Workshop, posts: ReceiverProcess) -> GatewayProcess:
+    """For all tests here, each with a library of its own."""
+    return shared_workshop.gateway({"CORS_ORIGINS": json.dumps([posts.url]), "STREAM_HEARTBEAT_SECONDS": "1"})
 
 
 async def _open(page: Page, gateway: GatewayProcess, api: Api, query: str = "", **token: object) -> None:
@@ -87,19 +88,19 @@ async def test_eventsource_survives_kill_9_by_itself_and_sees_each_event_once_an
 ) -> None:
     published: list[str] = []
     async with _page(posts) as page, api_of(gateway) as api:
-        await _open(page, gateway, api, types=["document.*"])
+        await _open(page, gateway, api, library_ids=["kills"], types=["document.*"])
         await _until_open(page)
         for number in range(KILLS):
-            published += [await _publish(api, n) for n in range(5)]
+            published += [await _publish(api, "kills", n) for n in range(5)]
             await _seen(page, len(published))
             await asyncio.to_thread(gateway.kill)
             await asyncio.to_thread(gateway.start)
-            published += [await _publish(api, n) for n in range(5)]  # some of it before the browser is back
+            published += [await _publish(api, "kills", n) for n in range(5)]  # some of it before the browser is back
             await _until_open(page, number + 2)
         seen = await _seen(page, len(published))
         assert [event["id"] for _, _, event in seen] == published
         assert {type_ for type_, _, _ in seen} == {"document.added", "document.deleted"}
-        assert [(event["cursor"], event["type"]) for event in await api.events()] == [
+        assert [(event["cursor"], event["type"]) for event in await api.events(library_id="kills")] == [
             (cursor, type_) for type_, cursor, _ in seen
         ]
         assert "closed" not in await page.evaluate("states")
@@ -109,20 +110,20 @@ async def test_an_event_published_between_opening_and_the_first_event_is_not_los
     gateway: GatewayProcess, posts: ReceiverProcess
 ) -> None:
     async with _page(posts) as page, api_of(gateway) as api:
-        await _open(page, gateway, api)
+        await _open(page, gateway, api, library_ids=["early"])
         await _until_open(page)
         await asyncio.to_thread(gateway.kill)
         await asyncio.to_thread(gateway.start)
-        event_id = await _publish(api, 0)
+        event_id = await _publish(api, "early", 0)
         [(_, _, event)] = await _seen(page, 1)
         assert event["id"] == event_id
 
 
 async def test_onmessage_gets_everything_of_an_unnamed_stream(gateway: GatewayProcess, posts: ReceiverProcess) -> None:
     async with _page(posts) as page, api_of(gateway) as api:
-        await _open(page, gateway, api, query="&named=false")
+        await _open(page, gateway, api, query="&named=false", library_ids=["unnamed"])
         await _until_open(page)
-        published = [await _publish(api, n) for n in range(2)]
+        published = [await _publish(api, "unnamed", n) for n in range(2)]
         seen = await _seen(page, 2)
         assert [(type_, event["id"]) for type_, _, event in seen] == [("message", id_) for id_ in published]
 
@@ -138,13 +139,13 @@ async def test_a_token_that_runs_out_is_told_before_the_end(gateway: GatewayProc
 async def test_a_page_of_an_origin_that_is_not_listed_sees_nothing(gateway: GatewayProcess, workshop: Workshop) -> None:
     other = receiver(workshop, name="other")
     async with _page(other) as page, api_of(gateway) as api:
+        await _publish(api, "elsewhere", 0)
         await _open(page, gateway, api, query="&since=2020-01-01T00:00:00Z")
-        await _publish(api, 0)
         await page.wait_for_function("states.length > 0", timeout=30_000)
         assert set(await page.evaluate("states")) <= {"connecting", "closed"}
         assert await page.evaluate("seen") == []
 
 
-async def _publish(api: Api, number: int) -> str:
+async def _publish(api: Api, library: str, number: int) -> str:
     type_ = "document.deleted" if number % 3 == 2 else "document.added"
-    return await api.publish({"type": type_, "library_id": "acme", "data": {"number": number, "title": "Ünï\r\n🗂"}})
+    return await api.publish({"type": type_, "library_id": library, "data": {"number": number, "title": "Ünï\r\n🗂"}})
