@@ -18,6 +18,7 @@ def described() -> Litestar:
         route_handlers=[*CONTROLLERS, EventStreamController, StreamsController],
         dependencies={name: Provide(lambda: None, sync_to_thread=False) for name in ("services", "streams")},
         openapi_config=None,
+        logging_config=None,
     )
 
 
