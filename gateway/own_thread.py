@@ -68,4 +68,6 @@ def _tell(answer: "asyncio.Future[Any]", outcome: tuple[Any, BaseException | Non
     if error is None:
         answer.set_result(result)
     else:
-        answer.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        # A future takes no StopIteration, and nothing that would end the loop may be raised in it.
+        is_fit = isinstance(error, Exception) and not isinstance(error, StopIteration)
+        answer.set_exception(error if is_fit else RuntimeError(repr(error)))

@@ -335,24 +335,40 @@ async def test_a_plain_function_that_hangs_holds_up_only_itself(room: Room) -> N
     assert numbers == [1, 2]
 
 
-async def test_a_plain_function_that_raises_is_counted_and_goes_on(room: Room) -> None:
+@pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1), StopIteration(), KeyboardInterrupt()])
+async def test_a_plain_function_that_raises_is_counted_and_goes_on(room: Room, error: BaseException) -> None:
     numbers: list[int] = []
 
     def fail(event: Event) -> None:
         numbers.append(event.data["n"])
-        raise (SystemExit if event.data["n"] == 1 else ValueError)
+        raise error
 
     await room.subscribe(fail)
     await room.publish(1, 2)
     await room.settled()
     assert numbers == [1, 2]
     assert room.figure("handler_failures") == 2
+    assert type(error).__name__ in room.logs[0]["exception"]
+
+
+async def test_an_object_that_is_called_like_a_coroutine_function_is_called_on_the_loop(room: Room) -> None:
+    threads: list[int] = []
+
+    class Asynchronous:
+        async def __call__(self, _: Event) -> None:
+            threads.append(threading.get_ident())
+
+    await room.subscribe(Asynchronous())
+    await room.publish(1)
+    await room.settled()
+    assert threads == [threading.get_ident()]
 
 
 async def test_what_a_plain_function_answers_is_awaited_if_it_can_be(room: Room) -> None:
     seen = Seen()
 
     def plain(event: Event) -> Awaitable[None]:
+        assert threading.current_thread().daemon  # else one that hangs would keep the process from ending
         return seen(event)
 
     await room.subscribe(plain)
@@ -405,17 +421,47 @@ async def test_a_call_that_is_under_way_is_cut_off_when_its_handler_goes(room: R
 
 
 async def test_a_handler_may_take_itself_away(room: Room) -> None:
-    numbers: list[int] = []
+    began: list[int] = []
+    ended = Seen()
 
     async def once(event: Event) -> None:
+        began.append(event.data["n"])
         assert await room.handlers.remove(handler_id)
-        numbers.append(event.data["n"])
+        await asyncio.sleep(0)
+        await ended(event)
 
     handler_id = await room.subscribe(once)
+    task = room.handlers._runners[handler_id].task
     await room.publish(1, 2)
-    await room.settled()
-    assert numbers == [1]
+    await asyncio.wait([task], timeout=5)
+    assert began == ended.numbers == [1]
     assert room.figure("handler_failures") == 0
+
+
+async def test_a_handler_may_begin_in_the_middle_of_a_page(room: Room) -> None:
+    seen, other = Seen(), Seen()
+    await room.publish(1, 2, 3)
+    registration = Registration(id="late", handler=seen, filter=Filter())
+    room.handlers.add(registration, after=Cursor(2))
+    room.handlers.add(Registration(id="now", handler=other, filter=Filter()))
+    await room.settled()
+    assert seen.numbers == [3]
+    assert other.numbers == []
+
+
+async def test_a_handlers_task_that_is_cancelled_from_outside_ends(room: Room) -> None:
+    began = asyncio.Event()
+
+    async def hang(_: Event) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    task = room.handlers._runners[await room.subscribe(hang)].task
+    await room.publish(1)
+    await began.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
 
 
 async def test_at_the_end_all_are_cut_off() -> None:

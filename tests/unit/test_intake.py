@@ -243,6 +243,11 @@ def test_malformed_input_is_told_where() -> None:
         read_events(b'{"type":"a",\n  x}')
 
 
+def test_a_byte_order_mark_is_called_by_its_name() -> None:
+    with pytest.raises(MalformedInput, match="byte order mark"):
+        read_events(b"\xef\xbb\xbf" + sent())
+
+
 def nested(depth: int) -> bytes:
     return b'{"a":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
 
