@@ -138,6 +138,8 @@ def test_what_is_no_url_to_post_to_is_refused_in_words(url: str) -> None:
         ("https://exämple.com/ü?ö", "https://xn--exmple-cua.com/%C3%BC?%C3%B6"),
         ("https://example.com/%2F%zz?x=%20", "https://example.com/%2F%zz?x=%20"),
         ("http://134744072/", "http://8.8.8.8/"),
+        ("http://8.255.8.255:1/", "http://8.255.8.255:1/"),
+        ("http://example.com:65535/", "http://example.com:65535/"),
         ("http://0x8.8.2056/", "http://8.8.8.8/"),
         ("http://[2606:4700:0::1111]:8080/", "http://[2606:4700::1111]:8080/"),
         ("http://hooks_1.internal-name/", "http://hooks_1.internal-name/"),
