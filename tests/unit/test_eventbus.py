@@ -102,10 +102,17 @@ async def test_who_unsubscribed_twice_is_told() -> None:
 
 async def test_at_the_end_of_an_open_bus_what_was_published_has_been_handled() -> None:
     seen = Seen()
+
+    async def slow(event: Event) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)  # lets the others go first
+        await seen(event)
+
     async with EventBus.open("memory://") as bus:
-        await bus.subscribe(seen)
+        await bus.subscribe(slow)
         for _ in range(100):
             await bus.publish(an_event())
+        assert len(seen.types) < 100
     assert len(seen.types) == 100
     assert not bus._running
 
@@ -228,6 +235,25 @@ def test_a_bus_whose_loop_has_ended_starts_again_in_the_next() -> None:
         bus.publish_threadsafe(an_event())
     asyncio.run(second())
     assert seen.types == ["first", "second"]
+
+
+def test_a_server_may_start_after_the_loop_of_the_bus_in_memory_has_ended() -> None:
+    bus, seen = EventBus(), Seen()
+
+    async def serve() -> None:
+        async with memory_engine() as engine:
+            detach = bus.attach(engine)
+            await bus.publish(an_event())
+            assert await bus.caught_up()
+            detach()
+
+    asyncio.run(run_once(bus, seen))
+    asyncio.run(serve())
+    assert seen.types == ["custom"]
+
+
+async def run_once(bus: EventBus, seen: Seen) -> None:
+    await bus.subscribe(seen)
 
 
 async def test_an_engine_says_what_runs_it() -> None:

@@ -358,10 +358,12 @@ async def test_an_object_that_is_called_like_a_coroutine_function_is_called_on_t
         async def __call__(self, _: Event) -> None:
             threads.append(threading.get_ident())
 
-    await room.subscribe(Asynchronous())
+    handler = Asynchronous()
+    await room.subscribe(handler)
     await room.publish(1)
     await room.settled()
     assert threads == [threading.get_ident()]
+    assert f"handler {handler!r}" not in {thread.name for thread in threading.enumerate()}
 
 
 async def test_what_a_plain_function_answers_is_awaited_if_it_can_be(room: Room) -> None:
