@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import uvicorn
-from litestar import Litestar
+from litestar import Litestar, get
 from litestar.config.cors import CORSConfig
 from litestar.middleware import DefineMiddleware
 
 from gateway.bus.memory import MemoryBus
-from gateway.http.auth import Authentication
+from gateway.http.auth import PUBLIC, Authentication
 from gateway.http.keyring import KeyRing
 from gateway.http.problems import EXCEPTION_HANDLERS
 from gateway.http.server import GatewayServer, make_config
@@ -30,6 +31,13 @@ from tests.whatwg import Source, interpret
 
 PATH = "/v1/events/stream"
 ORIGIN = "https://page.example"
+HANGS = "/hangs"
+
+
+@get(HANGS, opt={PUBLIC: True})
+async def hang() -> None:
+    """Answers nothing."""
+    await asyncio.Event().wait()
 
 
 class Served:
@@ -52,7 +60,7 @@ class Served:
         self.keys = Keys()
         self.tokens = TokenDesk(self.keys, keyring := KeyRing(self.keys), self.clock)
         self.app = Litestar(
-            route_handlers=[stream_routes(self.streams)],
+            route_handlers=[stream_routes(self.streams), hang],
             middleware=[DefineMiddleware(Authentication, keyring=keyring, tokens=self.tokens)],
             exception_handlers=EXCEPTION_HANDLERS,
             cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization", "Last-Event-ID"]),
@@ -133,8 +141,12 @@ class Connection:
         """Whether the response came to its proper end."""
 
     async def __aenter__(self) -> Self:
-        # A small window, so that a reader who does not read is felt soon.
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port, limit=2**16)
+        # A small window that does not grow, so that a reader who does not read is felt soon and surely.
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._port))
+        self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=2**16)
         self.writer.write(self.request)
         return self
 

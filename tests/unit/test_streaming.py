@@ -234,6 +234,20 @@ async def test_readers_that_come_back_together_share_their_reads(forgetful: Worl
     assert opened[199][1].places == list(range(200, total + 1))
 
 
+async def test_who_stops_waiting_for_a_page_does_not_take_it_from_the_others(forgetful: World) -> None:
+    await forgetful.publish(10)
+    forgetful.log.gate.clear()
+    leaving, staying = [asyncio.create_task(forgetful.streams._past.read(Cursor(0))) for _ in range(2)]
+    await until(lambda: forgetful.log.reads == 1)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    forgetful.log.gate.set()
+    leaf = await staying
+    assert leaf is not None
+    assert (leaf.last, forgetful.log.reads) == (10, 1)
+
+
 async def test_a_reader_that_goes_does_not_take_the_page_from_the_others(forgetful: World) -> None:
     for _ in range(3):
         await forgetful.publish(10)
@@ -312,8 +326,10 @@ async def test_a_busy_reader_is_left_alone_and_goes_on_where_it_was(world: World
     assert len(taken) < 10
     assert other.places == list(range(1, 21))
     assert stream.lag_bytes > 0
+    lag = stream.lag_bytes
     paper.drain(room=400)
-    assert len(paper.places) > len(taken)
+    assert len(taken) < len(paper.places) <= 2 * len(taken) + 1
+    assert 0 < stream.lag_bytes < lag
     while not is_live(stream):
         paper.drain(room=400)
     assert paper.places == list(range(1, 21))

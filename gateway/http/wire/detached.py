@@ -5,7 +5,7 @@ and pages go to the transport as they are, in chunks made once for all. That is 
 ASGI `send` a frame, and half the memory.
 
 It leans on attributes of uvicorn that no document promises (`cycle.disconnected`, `cycle.chunked_encoding`,
-`cycle.expected_content_length`, `pipeline`); tests/http/test_wire.py holds each of them to what is assumed here.
+`cycle.expected_content_length`, `cycle.scope`); tests/http/test_wire.py holds each of them to what is assumed here.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class StreamProtocol(HttpToolsProtocol):
             MalformedInput: another request was sent behind this one. Its bytes wait unread, and so would the news
                 that the client has gone.
         """
-        if self.pipeline or not self._is_current(scope):
+        if not self._is_current(scope):
             raise MalformedInput("a stream has to be the last request on its connection")
         self.cycle.keep_alive = False
         if scope["http_version"] == "1.0":
@@ -84,7 +84,8 @@ class StreamProtocol(HttpToolsProtocol):
         return self._sink
 
     def _is_current(self, scope: Scope) -> bool:
-        # By the extensions, which a middleware that copies the scope hands on as they are.
+        # `cycle` is that of the newest request, begun or waiting. It is known by the extensions: a middleware that
+        # copies the scope hands them on as they are.
         return self.cycle.scope.get("extensions") is scope["extensions"]
 
     def data_received(self, data: bytes) -> None:
