@@ -23,6 +23,7 @@ from gateway.hub import Channel, Hub, Leaf, Sheet
 from gateway.past import Past
 from gateway.sinks import NOWHERE, Sink, StreamEncoding
 from gateway.starting import Gap
+from gateway.stream_counts import Counts
 
 LEAVES_AT_ONCE = 8
 """Of the ring, before the loop gets a turn: a filter that lets little through would go through all of it at once."""
@@ -41,23 +42,6 @@ class State(Enum):
 
 
 _SILENT = (State.OPENING, State.ENDED)
-
-
-@dataclass(slots=True)
-class Counts:
-    """Of this process, since its start."""
-
-    opened: int = 0
-    frames: int = 0
-    """Everything written, heartbeats and all."""
-    bytes: int = 0
-    events_delivered: int = 0
-    live_events_delivered: int = 0
-    latency_seconds: float = 0.0
-    """Sum over `live_events_delivered` of the time from acceptance to the socket."""
-    gaps: int = 0
-    ended: dict[str, int] = field(default_factory=dict)
-    """By reason."""
 
 
 @dataclass(slots=True, eq=False)

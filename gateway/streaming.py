@@ -27,7 +27,8 @@ from gateway.ports import EventLog
 from gateway.sinks import Sink, StreamEncoding
 from gateway.starting import LastEventId, Since, Start, Starting
 from gateway.statistics import Share
-from gateway.stream import Counts, State, Stream, Surroundings
+from gateway.stream import State, Stream, Surroundings
+from gateway.stream_counts import Counts
 from gateway.tail import Tail
 from gateway.times import Clock, now
 
