@@ -208,12 +208,9 @@ class Lane:
                 self.in_flight -= 1
                 self._shop.budget.release(self)
             delivery = self._take()
-            if self._needs_more() or (self._line.waiting and self._has_room()):
+            if self._needs_more():
                 self._event.set()
         self._event.set()
-
-    def _has_room(self) -> bool:
-        return self._gate is not None and self.in_flight < self._gate.limit(self._shop.clock.now())
 
     async def _deliver(self, delivery: Delivery) -> None:
         gate = self._gate

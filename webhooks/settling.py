@@ -7,8 +7,8 @@ put ──▶ queue ──batch──▶ store ──▶ done(stored)
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Container, Sequence
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -19,6 +19,9 @@ from webhooks.deliveries import Settlement
 
 LARGEST_BATCH = 500
 TRIES = 4
+MOST_REFUSED = 5
+"""When so many alone are refused, and none was taken, it is the store and not they."""
+GIVE_BACK_AFTER = timedelta(seconds=30)
 _AWAY_SECONDS = 3.0
 
 _log = structlog.get_logger(__name__)
@@ -35,13 +38,17 @@ class Settler:
     """One writer for all lanes. `run` it; `put` never waits."""
 
     def __init__(self, store: Settles, *, clock: Clock) -> None:
-        self.is_away = False
-        """The store takes nothing now. Whatever is sent meanwhile would be sent again after a crash."""
         self._store = store
         self._clock = clock
         self._queue: list[tuple[Settlement, Done]] = []
         self._event = asyncio.Event()
         self._closing = asyncio.Event()
+        self._away_since: datetime | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """The store takes nothing now: whatever is sent meanwhile would be sent again after a crash."""
+        return self._away_since is not None
 
     def put(self, settlement: Settlement, done: Done) -> None:
         self._queue.append((settlement, done))
@@ -65,19 +72,47 @@ class Settler:
 
     async def _settle(self, batch: Sequence[tuple[Settlement, Done]]) -> bool:
         """Take *batch* off the queue, stored or given back. False: the store is away, and it stays."""
-        stored = {id(settlement): True for settlement, _ in batch}
-        if not await self._is_stored([settlement for settlement, _ in batch]):
-            if not self._closing.is_set():
-                # One that the store refuses must not take its neighbours with it.
-                stored = {id(one): await self._is_stored([one], tries=1) for one, _ in batch if len(batch) > 1}
-            if not any(stored.values()) or self._closing.is_set():
-                self.is_away = True
+        settlements = [settlement for settlement, _ in batch]
+        refused: Container[int] = ()
+        if await self._is_stored(settlements):
+            self._away_since = None
+        elif self._closing.is_set():
+            return False
+        else:
+            tried, refused = await self._each_alone(settlements)
+            if len(refused) < tried:
+                self._away_since = None
+            elif not self._has_been_away_for_long():
                 return False
-        self.is_away = False
+            batch = batch[:tried]
         del self._queue[: len(batch)]
+        if self.is_away:
+            # With nothing left to try, only something new can show whether the store is back.
+            self._away_since = self._clock.now() if self._queue else None
         for settlement, done in batch:
-            done(settlement, stored[id(settlement)])
+            done(settlement, id(settlement) not in refused)
         return True
+
+    async def _each_alone(self, settlements: Sequence[Settlement]) -> tuple[int, set[int]]:
+        """Store each alone, so that one that the store refuses takes no neighbours with it.
+
+        How many were tried, and which were refused. It stops early when none of the first few was taken: then it is
+        the store, and not they.
+        """
+        refused: set[int] = set()
+        for tried, settlement in enumerate(settlements, start=1):
+            if not await self._is_stored([settlement], tries=1):
+                refused.add(id(settlement))
+            if len(refused) == tried == MOST_REFUSED:
+                return tried, refused
+        return len(settlements), refused
+
+    def _has_been_away_for_long(self) -> bool:
+        """Whether to take it for refused after all what has been refused all the time: it might be at fault, and with
+        lanes at rest nothing else would come to show it."""
+        now = self._clock.now()
+        self._away_since = self._away_since or now
+        return now - self._away_since >= GIVE_BACK_AFTER
 
     async def _is_stored(self, settlements: Sequence[Settlement], *, tries: int = TRIES) -> bool:
         retrying = AsyncRetrying(

@@ -55,6 +55,7 @@ class MemoryDeliveryStore:
         self.notices: list[tuple[str, str]] = []
         self.reads = 0
         self.most_read = 0
+        self.settles = 0
         self.fail_reads: Exception | None = None
         self.fail_settling: Exception | None = None
         self.refused: set[str] = set()
@@ -114,6 +115,7 @@ class MemoryDeliveryStore:
         return found
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
+        self.settles += 1
         if self.fail_settling is not None:
             raise self.fail_settling
         if any(settlement.delivery.id in self.refused for settlement in settlements):

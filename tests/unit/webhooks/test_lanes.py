@@ -17,6 +17,7 @@ from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Health, Ordering, Status
 from webhooks.lane import LARGEST_WINDOW
 from webhooks.rules import Rules
+from webhooks.settling import Settler
 
 NO_JITTER = 0.5
 
@@ -125,6 +126,7 @@ async def test_attempts_of_a_limited_endpoint_are_evenly_spread_and_exactly_as_m
     assert world.count(DeliveryStatus.DELIVERED) == 100
     gaps = {round(later - earlier, 6) for earlier, later in pairwise(world.receiver.seconds())}
     assert gaps == {0.25}
+    assert 16 <= world.store.most_read <= 20
 
 
 async def test_a_very_slow_rate_is_kept_though_the_lane_has_nothing_to_do_in_between(world: World) -> None:
@@ -196,7 +198,7 @@ async def test_a_forced_delivery_goes_past_the_hold_and_the_schedule_but_not_pas
     first, second = world.owe(2)
     world.receiver.answer = lambda delivery: 204 if delivery.forced else (503, "3600")
     async with world.running():
-        await world.clock.advance(10)
+        await world.clock.advance(0.1)
         assert len(world.receiver.sent) == 1
         world.store.rows[second.id].delivery = replace(second, forced=True)
         world.dispatcher.changed("sub_1")
@@ -416,11 +418,12 @@ async def test_while_the_store_takes_nothing_nothing_more_is_sent_and_nothing_is
     async with world.running():
         await world.clock.advance(600)
         sent_meanwhile = len(world.receiver.sent)
-        assert sent_meanwhile < 100
+        assert sent_meanwhile < 150
+        assert world.store.settles < 600 / 3 * 9
         world.store.fail_settling = None
-        await world.clock.advance(30)
+        await world.clock.advance(90)
         assert world.count(DeliveryStatus.DELIVERED) == 200
-        assert len(world.receiver.sent) == 200
+        assert len(world.receiver.sent) < 200 + sent_meanwhile
 
 
 async def test_a_settlement_that_the_store_refuses_harms_no_other_and_is_sent_again_later(world: World) -> None:
@@ -435,6 +438,31 @@ async def test_a_settlement_that_the_store_refuses_harms_no_other_and_is_sent_ag
         await world.clock.advance(20)
         assert world.count(DeliveryStatus.DELIVERED) == 5
         assert len(world.receiver.sent) == 6
+
+
+async def test_several_refused_settlements_do_not_look_like_a_store_that_is_away(world: World) -> None:
+    world.store.add(an_endpoint(max_in_flight=20))
+    world.owe(20)
+    world.store.refused = {f"dlv_sub_1_{number:06}" for number in (1, 2, 4, 5, 6, 7, 8, 9, 20)}
+    async with world.running():
+        await world.clock.advance(50)
+        assert world.count(DeliveryStatus.DELIVERED) == 11
+        assert len(world.receiver.sent) == 20
+
+
+async def test_a_lone_settlement_that_the_store_refuses_does_not_stop_the_rest_of_the_world(world: World) -> None:
+    world.store.add(an_endpoint(), an_endpoint("other"))
+    world.owe(1)
+    world.store.refused.add("dlv_sub_1_000001")
+    async with world.running():
+        await world.clock.advance(10)
+        world.owe(5, "other")
+        world.dispatcher.wake(["other"])
+        await world.clock.advance(30)
+        assert world.count(DeliveryStatus.DELIVERED) == 5
+        world.store.refused.clear()
+        await world.clock.advance(70)
+        assert world.count(DeliveryStatus.DELIVERED) == 6
 
 
 async def test_a_store_that_cannot_be_read_is_asked_again(world: World) -> None:
@@ -618,3 +646,48 @@ async def test_a_ping_is_sent_whatever_the_status_and_counts_for_nothing(world: 
     assert attempt.status_code == 204
     assert world.store.rows == {}
     assert world.store.healths["sub_1"] == Health()
+
+
+async def test_an_ordered_backlog_flows_as_fast_as_its_receiver_answers(world: World) -> None:
+    world.store.add(an_endpoint(ordering=Ordering.LIBRARY))
+    world.owe(300, library_id="a")
+    world.receiver.takes_seconds = 0.01
+    async with world.running():
+        await world.clock.advance(3.1)
+    assert world.receiver.events == [f"evt_{number}" for number in range(1, 301)]
+    assert world.receiver.most_in_flight == 1
+
+
+async def test_a_lane_that_may_send_nothing_reads_once_a_second_however_often_it_is_woken(world: World) -> None:
+    world.store.add(an_endpoint(max_in_flight=1))
+    world.owe(50)
+    world.receiver.answer = lambda _: (503, "3600")
+    async with world.running():
+        await world.clock.advance(1)
+        before = world.store.reads
+        for _ in range(100):
+            world.dispatcher.wake(["sub_1"])
+            await world.clock.advance(0.1)
+        assert 1 <= world.store.reads - before <= 11
+        before = world.store.reads
+        await world.clock.advance(10)
+        assert world.store.reads - before <= 1
+
+
+async def test_a_redelivery_has_a_fresh_schedule_and_its_attempts_count_on(world: World) -> None:
+    world.store.add(an_endpoint())
+    world.owe(1, attempt_count=10, schedule_start=10)
+    world.receiver.answer = lambda _: 500
+    async with world.running():
+        await world.clock.advance(6)
+    assert world.receiver.seconds() == [0, 5]
+    assert list(world.store.rows["dlv_sub_1_000001"].attempts) == [11, 12]
+
+
+async def test_a_settler_ends_when_it_is_closed_with_nothing_to_store() -> None:
+    settler = Settler(MemoryDeliveryStore(), clock=FakeClock())
+    task = asyncio.create_task(settler.run())
+    await quiet()
+    settler.close()
+    await until(task.done)
+    assert task.exception() is None

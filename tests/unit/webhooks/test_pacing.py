@@ -194,6 +194,30 @@ async def test_of_an_ordered_line_one_of_each_library_goes_at_once() -> None:
     assert [one.cursor for one in take_all(line)] == [1, 2]
 
 
+async def test_after_one_that_was_received_the_next_goes_before_the_store_knows() -> None:
+    store = MemoryDeliveryStore()
+    store.add(an_endpoint(), a_delivery(1), a_delivery(2))
+    line = LibraryLine(store, "sub_1")
+    await line.refill(START, room=10)
+    (first,) = take_all(line)
+    line.received(first, START)
+    assert [one.cursor for one in take_all(line)] == [2]
+    assert line.out == 2
+
+
+@pytest.mark.parametrize("kind", [FreeLine, LibraryLine])
+async def test_what_was_cancelled_while_it_waited_is_gone_with_the_next_read(
+    kind: type[FreeLine | LibraryLine],
+) -> None:
+    store = MemoryDeliveryStore()
+    store.add(an_endpoint(), a_delivery(1), a_delivery(2, library_id="b"))
+    line = kind(store, "sub_1")
+    await line.refill(START, room=10)
+    store.rows[a_delivery(1).id].status = DeliveryStatus.CANCELLED
+    await line.refill(START, room=10)
+    assert [one.cursor for one in take_all(line)] == [2]
+
+
 async def test_after_one_that_died_the_next_waits_until_the_store_knows() -> None:
     store = MemoryDeliveryStore()
     store.add(an_endpoint(), a_delivery(1), a_delivery(2))
