@@ -88,7 +88,9 @@ class Gateway:
                 disable_after=timedelta(seconds=settings.disable_after_seconds),
             ),
         )
-        self._fanout = Fanout(self.log, SqlFanoutStore(self._database), self._subscriptions, wake=self._dispatcher.wake)
+        self._fanout = Fanout(
+            self.log, SqlFanoutStore(self._database), self._subscriptions, offer=self._dispatcher.offer
+        )
         self._streams = Streams(
             log=self.log,
             tail=self._tail,

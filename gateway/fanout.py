@@ -1,13 +1,13 @@
 """The fan-out: from each event to the deliveries that it owes, with a cursor that moves in the same transaction.
 
-    log ──▶ who wants it? ──▶ deliveries + cursor, one commit ──▶ wake their lanes
+    log ──▶ who wants it? ──▶ deliveries + cursor, one commit ──▶ offered to their lanes
 
 Changes of subscriptions are events of the same log, so each is applied exactly where it happened.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent,
 from gateway.filters import Candidate, Filter, Matcher
 from gateway.ports import EventLog, FanoutStore
 from gateway.subscriptions import Interest
+from webhooks.deliveries import Delivery
 
 LOOK_SECONDS = 1.0
 """How long a lost announcement may go unnoticed."""
@@ -39,7 +40,7 @@ class InterestSource(Protocol):
 
 
 class Fanout:
-    """Creates deliveries for `subscriptions` as the log grows; *wake* is told whose lane has been fed."""
+    """Creates deliveries for `subscriptions` as the log grows; *offer* is given what was created, by subscription."""
 
     def __init__(
         self,
@@ -47,14 +48,14 @@ class Fanout:
         store: FanoutStore,
         subscriptions: InterestSource,
         *,
-        wake: Callable[[Collection[str]], None],
+        offer: Callable[[Mapping[str, Sequence[Delivery]]], None],
         look_seconds: float = LOOK_SECONDS,
         deliveries_at_once: int = DELIVERIES_AT_ONCE,
     ) -> None:
         self._log = log
         self._store = store
         self._subscriptions = subscriptions
-        self._wake = wake
+        self._offer = offer
         self._look_seconds = look_seconds
         self._deliveries_at_once = deliveries_at_once
         self._news = asyncio.Event()
@@ -130,11 +131,12 @@ class Fanout:
     async def _advance(self, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
         if to == self.cursor:
             return True
-        if not await self._store.advance(self.cursor, to, wanted):
+        created = await self._store.advance(self.cursor, to, wanted)
+        if created is None:
             return False
         self.cursor = to
-        if wanted:
-            self._wake({subscription_id for _, ids in wanted for subscription_id in ids})
+        if created:
+            self._offer(created)
         return True
 
 

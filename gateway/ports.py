@@ -10,7 +10,7 @@ from gateway.filters import Filter
 from gateway.keys import Key
 from gateway.listing import Listing
 from gateway.subscriptions import Interest, Subscription
-from webhooks.deliveries import Attempt, DeliveryStatus
+from webhooks.deliveries import Attempt, Delivery, DeliveryStatus
 
 # --- the log ---------------------------------------------------------------------------------------------------------
 
@@ -149,10 +149,13 @@ class FanoutStore(Protocol):
     async def cursor(self) -> Cursor:
         """Up to where events have their deliveries."""
 
-    async def advance(self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
+    async def advance(
+        self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
         """Create the deliveries (*wanted*: event, ids of subscriptions) and move the cursor from *since*, together.
 
-        False, and nothing is written, when the cursor is not at *since*: another process has moved it.
+        Answers what was created, by subscription. None, and nothing is written, when the cursor is not at *since*:
+        another process has moved it.
         """
 
 

@@ -7,7 +7,7 @@ changed(id) ┘     └──settlements──▶ settler ──▶ store
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import structlog
@@ -76,6 +76,15 @@ class Dispatcher:
         for endpoint_id in endpoint_ids:
             if (lane := self._lanes.get(endpoint_id)) is not None:
                 lane.wake()
+            else:
+                self._start(endpoint_id)
+
+    def offer(self, fresh: Mapping[str, Sequence[Delivery]]) -> None:
+        """By endpoint: deliveries that have just been stored, and are due. A lane that has read all before them need
+        not read these."""
+        for endpoint_id, deliveries in fresh.items():
+            if (lane := self._lanes.get(endpoint_id)) is not None:
+                lane.offer(deliveries)
             else:
                 self._start(endpoint_id)
 

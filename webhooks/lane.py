@@ -7,6 +7,7 @@ each worker:  take ─▶ send ─▶ settle ─▶ take the next, until there i
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -58,6 +59,11 @@ class Lane:
         """There may be new deliveries."""
         self.is_woken = True
         self._line.more = True
+        self._event.set()
+
+    def offer(self, fresh: Sequence[Delivery]) -> None:
+        """*fresh* have just been stored for it."""
+        self._line.offer(fresh, room=self._most_waiting() - self._line.waiting)
         self._event.set()
 
     def change(self) -> None:

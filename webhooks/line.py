@@ -44,6 +44,9 @@ class Line(Protocol):
     def release(self, delivery: Delivery, now: datetime, *, due_again: datetime | None) -> None:
         """The store knows what became of it. *due_again*: it stays pending until then."""
 
+    def offer(self, fresh: Sequence[Delivery], *, room: int) -> None:
+        """*fresh* have just been stored, and are due. They may be taken as they are, which saves a read."""
+
     def forget(self) -> None:
         """Drop what waits; the next `refill` reads it again."""
 
@@ -56,6 +59,7 @@ class FreeLine:
         self._endpoint_id = endpoint_id
         self._waiting: deque[Delivery] = deque()
         self._forced: deque[Delivery] = deque()
+        self._is_reading = False
         self._out: set[str] = set()
         self._released: set[str] = set()
         self.more = True
@@ -73,11 +77,14 @@ class FreeLine:
     async def refill(self, now: datetime, *, room: int) -> None:
         self.more, self.next_due = False, None
         self._released.clear()
+        self._is_reading = True
         try:
             due = await self._store.due(self._endpoint_id, now=now, limit=self.out + self.waiting + room)
         except BaseException:
             self.more = True
             raise
+        finally:
+            self._is_reading = False
         passed_over = self._out | self._released
         self.largest = _largest(due.deliveries)
         fresh = [delivery for delivery in due.deliveries if delivery.id not in passed_over]
@@ -103,6 +110,14 @@ class FreeLine:
         self._out.discard(delivery.id)
         self._released.add(delivery.id)
         self._expect(due_again)
+
+    def offer(self, fresh: Sequence[Delivery], *, room: int) -> None:
+        if self.more or self._is_reading or len(fresh) > room:
+            # Older ones may be left in the store, or the read under way may have missed these.
+            self.more = True
+            return
+        self._waiting.extend(fresh)
+        self.largest = max(self.largest, _largest(fresh))
 
     def forget(self) -> None:
         self._waiting.clear()
@@ -203,6 +218,10 @@ class LibraryLine:
         self._queues.pop(library, None)
         self._ready.pop(library, None)
         self.next_due = _earlier(self.next_due, due_again)
+
+    def offer(self, fresh: Sequence[Delivery], *, room: int) -> None:
+        # Which of a library is next is for the store to say: only the tip of each is here.
+        self.more = True
 
     def forget(self) -> None:
         self._queues.clear()

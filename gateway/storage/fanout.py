@@ -1,6 +1,6 @@
 """From events to deliveries, durably: the rows and the cursor move together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from typeid import TypeID
 from gateway.events import Cursor, LoggedEvent
 from gateway.storage.database import Database, Transaction
 from gateway.storage.tables import cursors, deliveries
-from webhooks.deliveries import DeliveryStatus
+from webhooks.deliveries import Delivery, DeliveryStatus
 
 _READER = "fanout"
 
@@ -26,10 +26,13 @@ class SqlFanoutStore:
         async with self._database.reading() as connection:
             return await fanout_cursor(connection)
 
-    async def advance(self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
+    async def advance(
+        self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
         # Made before the writer is taken: with thousands of rows it is half of the work.
         now = self._database.clock()
-        rows = [_row(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
+        made = [_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
+        rows = [_row(delivery) for delivery in made]
 
         async def work(transaction: Transaction) -> bool:
             moved = await transaction.connection.execute(
@@ -41,7 +44,12 @@ class SqlFanoutStore:
                 await transaction.connection.execute(insert(deliveries), rows)
             return True
 
-        return await self._database.write(work, durable=False)
+        if not await self._database.write(work, durable=False):
+            return None
+        created: dict[str, list[Delivery]] = {}
+        for delivery in made:
+            created.setdefault(delivery.endpoint_id, []).append(delivery)
+        return created
 
 
 async def fanout_cursor(connection: AsyncConnection) -> Cursor:
@@ -49,17 +57,33 @@ async def fanout_cursor(connection: AsyncConnection) -> Cursor:
     return Cursor((await connection.execute(select(cursors.c.cursor).where(cursors.c.reader == _READER))).scalar_one())
 
 
-def _row(event: LoggedEvent, subscription_id: str, now: datetime) -> dict[str, Any]:
+def _delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delivery:
+    return Delivery(
+        id=str(TypeID("dlv")),  # rises with each that is made, also within a microsecond
+        endpoint_id=subscription_id,
+        event_id=event.id,
+        event_type=event.type,
+        library_id=event.library_id,
+        cursor=event.cursor,
+        body=event.body,
+        event_time=event.timestamp,
+        traceparent=event.traceparent,
+        created_at=now,
+        due_at=now,
+    )
+
+
+def _row(delivery: Delivery) -> dict[str, Any]:
     return {
-        "id": str(TypeID("dlv")),  # rises with each that is made, also within a microsecond
-        "subscription_id": subscription_id,
-        "cursor": event.cursor,
-        "event_id": event.id,
-        "library_id": event.library_id,
-        "type": event.type,
+        "id": delivery.id,
+        "subscription_id": delivery.endpoint_id,
+        "cursor": delivery.cursor,
+        "event_id": delivery.event_id,
+        "library_id": delivery.library_id,
+        "type": delivery.event_type,
         "status": DeliveryStatus.PENDING.value,
-        "created_at": now,
-        "due_at": now,
+        "created_at": delivery.created_at,
+        "due_at": delivery.due_at,
         "attempt_count": 0,
         "schedule_start": 0,
         "idle_before": timedelta(0),

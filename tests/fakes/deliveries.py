@@ -91,10 +91,12 @@ class MemoryDeliveryStore:
         ready = [one for one in pending if one.due_at <= now][:limit]
         self.most_read = max(self.most_read, len(ready))
         taken = {one.id for one in ready}
-        return Due(
+        due = Due(
             deliveries=tuple(ready),
             next_due_at=min((one.due_at for one in pending if one.id not in taken), default=None),
         )
+        await asyncio.sleep(0)  # as with a database, the answer is a little older than the moment it arrives
+        return due
 
     async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
         self._check()

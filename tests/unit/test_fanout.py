@@ -1,7 +1,7 @@
 """From events to deliveries: who gets what, and that a change of a subscription takes effect where it happened."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,8 @@ from gateway.fanout import Fanout, Interests
 from gateway.filters import Filter
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Interest
+from tests.fakes.deliveries import a_delivery
+from webhooks.deliveries import Delivery
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,17 +54,19 @@ class Store:
         assert at == self.at
         return self.given
 
-    async def advance(self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
+    async def advance(
+        self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
         if self.faults:
             raise self.faults.pop()
         if since != self.at:
-            return False
+            return None
         self.made += [(event.cursor, id_) for event, ids in wanted for id_ in ids]
         self.advances.append((since, to))
         async with self.moved:
             self.at = to
             self.moved.notify_all()
-        return True
+        return {id_: [a_delivery(endpoint_id=id_)] for _, ids in wanted for id_ in ids}
 
     async def until(self, cursor: int) -> None:
         async with self.moved:
@@ -72,12 +76,12 @@ class Store:
 @asynccontextmanager
 async def running(
     log: MemoryEventLog, store: Store, **limits: Any
-) -> AsyncIterator[tuple[Fanout, list[Collection[str]]]]:
-    woken: list[Collection[str]] = []
-    fanout = Fanout(log, store, store, wake=woken.append, **limits)
+) -> AsyncIterator[tuple[Fanout, list[Mapping[str, Sequence[Delivery]]]]]:
+    offered: list[Mapping[str, Sequence[Delivery]]] = []
+    fanout = Fanout(log, store, store, offer=offered.append, **limits)
     task = asyncio.create_task(fanout.run())
     try:
-        yield fanout, woken
+        yield fanout, offered
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -108,7 +112,7 @@ def a_notice(what: str, id_: str, audience: frozenset[str] | None = None, **filt
     )
 
 
-async def test_each_event_becomes_a_delivery_of_each_subscription_that_wants_it_and_wakes_its_lane() -> None:
+async def test_each_event_becomes_a_delivery_of_each_subscription_that_wants_it_and_is_offered_to_its_lane() -> None:
     log, store = (
         MemoryEventLog(),
         Store(
@@ -118,11 +122,11 @@ async def test_each_event_becomes_a_delivery_of_each_subscription_that_wants_it_
             an_interest("confined", libraries=frozenset({"maps"})),
         ),
     )
-    async with running(log, store) as (fanout, woken):
+    async with running(log, store) as (fanout, offered):
         fanout.feed(await logged(log, ("document.added", "books"), ("document.deleted", "maps")))
         await store.until(2)
     assert sorted(store.made) == [(1, "added"), (1, "all"), (1, "books"), (2, "all"), (2, "confined")]
-    assert set().union(*woken) == {"all", "books", "added", "confined"}
+    assert set().union(*offered) == {"all", "books", "added", "confined"}
 
 
 async def test_what_was_accepted_before_a_subscription_was_made_is_not_for_it() -> None:
@@ -192,7 +196,7 @@ async def test_pages_that_were_never_announced_are_read_from_the_log() -> None:
 async def test_announced_pages_are_joined_into_one_commit() -> None:
     log, store = MemoryEventLog(), Store(an_interest("all"))
     pages = [await logged(log, ("a", "x")) for _ in range(5)]
-    fanout = Fanout(log, store, store, wake=lambda _: None)
+    fanout = Fanout(log, store, store, offer=lambda _: None)
     for page in pages:
         fanout.feed(page)
     task = asyncio.create_task(fanout.run())

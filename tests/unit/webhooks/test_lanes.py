@@ -84,6 +84,74 @@ async def test_new_work_is_sent_at_once_when_the_lane_is_woken(world: World) -> 
         assert world.count(DeliveryStatus.DELIVERED) == 5
 
 
+async def test_what_is_offered_fresh_is_sent_without_a_read(world: World) -> None:
+    world.store.add(an_endpoint())
+    async with world.running():
+        world.owe(1)
+        world.dispatcher.wake(["sub_1"])
+        await quiet()
+        reads = world.store.reads
+        for first in (2, 5, 8):
+            world.dispatcher.offer({"sub_1": world.owe(3, first=first)})
+            await quiet()
+        assert world.store.reads == reads
+        assert world.count(DeliveryStatus.DELIVERED) == 10
+    assert sorted(world.receiver.events) == sorted(f"evt_{number}" for number in range(1, 11))
+
+
+async def test_an_offer_to_a_lane_that_sleeps_wakes_it(world: World) -> None:
+    world.store.add(an_endpoint())
+    async with world.running():
+        world.dispatcher.offer({"sub_1": world.owe(3)})
+        await quiet()
+        assert world.count(DeliveryStatus.DELIVERED) == 3
+
+
+async def test_an_offer_beyond_the_window_is_left_to_the_store_and_sent_in_its_turn(world: World) -> None:
+    world.store.add(an_endpoint(max_in_flight=2))
+    async with world.running():
+        world.dispatcher.offer({"sub_1": world.owe(1)})
+        await quiet()
+        world.dispatcher.offer({"sub_1": world.owe(500, first=2)})
+        world.dispatcher.offer({"sub_1": world.owe(1, first=502)})
+        await until(lambda: world.count(DeliveryStatus.DELIVERED) == 502)
+    assert world.receiver.events == [f"evt_{number}" for number in range(1, 503)]
+
+
+async def test_an_offer_to_an_ordered_lane_keeps_the_order_of_each_library(world: World) -> None:
+    world.store.add(an_endpoint(ordering=Ordering.LIBRARY))
+    async with world.running():
+        for first in range(1, 40, 3):
+            world.dispatcher.offer({"sub_1": world.owe(3, first=first)})
+        await quiet()
+        await world.clock.advance(1)
+    assert world.receiver.events == [f"evt_{number}" for number in range(1, 40)]
+
+
+async def test_an_offer_during_a_read_is_neither_lost_nor_sent_twice(world: World) -> None:
+    world.store.add(an_endpoint())
+    async with world.running():
+        for first in range(1, 60, 2):
+            world.dispatcher.wake(["sub_1"])
+            await asyncio.sleep(0)
+            world.dispatcher.offer({"sub_1": world.owe(2, first=first)})
+        await quiet()
+        await world.clock.advance(1)
+    assert sorted(world.receiver.events) == sorted(f"evt_{number}" for number in range(1, 61))
+
+
+async def test_an_offer_to_a_paused_endpoint_waits_for_its_resumption(world: World) -> None:
+    world.store.add(an_endpoint(status=Status.PAUSED))
+    async with world.running():
+        world.dispatcher.offer({"sub_1": world.owe(2)})
+        await quiet()
+        assert world.receiver.events == []
+        world.store.add(an_endpoint())
+        world.dispatcher.changed("sub_1")
+        await quiet()
+    assert sorted(world.receiver.events) == ["evt_1", "evt_2"]
+
+
 async def test_the_sweep_finds_what_nobody_woke(world: World) -> None:
     world.store.add(an_endpoint())
     async with world.running():
