@@ -196,6 +196,7 @@ class EventLogContract:
         await subject.log.append([[a_draft(id="a", type="other")]])
         events = [event for page in subject.announced for event in page.events]
         assert [(event.cursor, event.id) for event in events] == [(1, "a"), (2, "b"), (3, "c")]
+        assert all(page.events for page in subject.announced)
         ends = [0, *(page.last for page in subject.announced)]
         assert [page.after for page in subject.announced] == ends[:-1]
 
