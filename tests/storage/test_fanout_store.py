@@ -15,7 +15,10 @@ async def test_a_new_log_is_fanned_out_up_to_its_beginning(stores: Stores) -> No
 async def test_deliveries_and_cursor_move_together(stores: Stores) -> None:
     one, two = await stores.subscribe(), await stores.subscribe()
     first, second = await stores.publish(a_draft(id="a", library_id="books"), a_draft(id="b", type="custom"))
-    assert await stores.fanout.advance(Cursor(0), second.cursor, [(first, [one.id, two.id]), (second, [one.id])]) is not None
+    assert (
+        await stores.fanout.advance(Cursor(0), second.cursor, [(first, [one.id, two.id]), (second, [one.id])])
+        is not None
+    )
     assert await stores.fanout.cursor() == second.cursor
     assert [delivery.event_id for delivery in await stores.due(one)] == ["a", "b"]
     [delivery] = await stores.due(two)
