@@ -35,6 +35,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STREAM_HEARTBEAT_SECONDS", "0", "greater than 0"),
         ("MAX_STREAMS", "-1", "0"),
         ("LOG_FORMAT", "xml", "json"),
+        ("SECRET_KEY", '["c2VjcmV0"]', "encrypted"),
     ],
 )
 def test_a_bad_setting_is_named_in_one_line_that_says_what_is_wrong(
