@@ -25,7 +25,7 @@ def a_ping(subscription_id: str, now: datetime) -> Delivery:
         id=str(TypeID("dlv")),
         endpoint_id=subscription_id,
         event_id=event.id,
-        event_type=event.type,
+        event_type=event.type.value,
         library_id=event.library_id,
         cursor=event.cursor,
         body=event.body,

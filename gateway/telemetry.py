@@ -5,6 +5,10 @@ import sys
 from typing import Literal
 
 import structlog
+import structlog.tracebacks
+
+_BARE = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""A traceback without the values of variables: keys and secrets are among them."""
 
 
 def configure_logs(style: Literal["console", "json"]) -> None:
@@ -15,9 +19,11 @@ def configure_logs(style: Literal["console", "json"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_BARE), structlog.processors.JSONRenderer()]
         if style == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

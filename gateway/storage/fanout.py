@@ -62,7 +62,7 @@ def _delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delive
         id=str(TypeID("dlv")),  # rises with each that is made, also within a microsecond
         endpoint_id=subscription_id,
         event_id=event.id,
-        event_type=event.type,
+        event_type=event.type.value,
         library_id=event.library_id,
         cursor=event.cursor,
         body=event.body,
