@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.processes import Workshop
 
+pytest.register_assert_rewrite("tests.e2e.ledger", "tests.e2e.api")
+
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
