@@ -1,6 +1,5 @@
 """`gateway serve`: run the gateway until it is told to stop."""
 
-import asyncio
 import sys
 
 import click
@@ -8,7 +7,7 @@ import structlog
 
 from gateway.app import Gateway
 from gateway.errors import GatewayError
-from gateway.http.server import GatewayServer, make_config, prepare_process
+from gateway.http.server import serve
 from gateway.settings import BadSetting, Settings, load
 from gateway.storage.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
@@ -30,23 +29,19 @@ def command() -> None:
     configure_logs(settings.log_format)
     for name in sorted(settings.model_fields_set & NOT_APPLIED):
         _logger.warning("setting.not_applied_yet", name=f"GATEWAY_{name.upper()}", effect="nothing is ever removed")
-    prepare_process()
     gateway = Gateway(settings)
-    config = make_config(gateway.app, host=settings.host, port=settings.port)
-    server = GatewayServer(
-        config, drains=[gateway.drain], listening=lambda host, port: click.echo(_banner(gateway, host, port))
-    )
     try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(gateway, server))
+        serve(
+            gateway.app,
+            host=settings.host,
+            port=settings.port,
+            within=gateway.running,
+            drains=[gateway.drain],
+            listening=lambda host, port: click.echo(_banner(gateway, host, port)),
+        )
     except (DatabaseInUse, GatewayError, OSError) as error:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(1)
-
-
-async def _serve(gateway: Gateway, server: GatewayServer) -> None:
-    async with gateway.running():
-        await server.serve()
 
 
 def _banner(gateway: Gateway, host: str, port: int) -> str:

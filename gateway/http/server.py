@@ -10,7 +10,7 @@ import gc
 import resource
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from socket import socket
 from typing import Any
 
@@ -95,22 +95,27 @@ def serve(
     *,
     host: str,
     port: int,
+    within: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     drains: Sequence[Drain] = (),
     listening: Callable[[str, int], None] = lambda _host, _port: None,
 ) -> None:
-    """Serve *app* until SIGTERM or SIGINT, then stop as described above and return.
+    """Serve *app*, inside *within*, until SIGTERM or SIGINT; then stop as described above and return.
 
     Raises:
-        SystemExit: it could not start; the reason has been logged.
+        SystemExit: it could not listen; the reason has been logged.
+        Exception: whatever *within* raises.
     """
-    prepare_process()
-    GatewayServer(make_config(app, host=host, port=port), drains=drains, listening=listening).run()
-
-
-def prepare_process() -> None:
-    """What this process needs to hold thousands of connections."""
     raise_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
+    config = make_config(app, host=host, port=port)
+    server = GatewayServer(config, drains=drains, listening=listening)
+
+    async def run() -> None:
+        async with within():
+            await server.serve()
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(run())
 
 
 def raise_open_files() -> None:
