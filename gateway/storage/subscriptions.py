@@ -26,8 +26,9 @@ from gateway.storage.subscription_rows import (
     row_of_subscription,
     subscription_of,
 )
-from gateway.storage.tables import subscriptions, tombstones
+from gateway.storage.tables import lanes, subscriptions, tombstones
 from gateway.subscriptions import Interest, Subscription
+from webhooks.endpoints import Status
 
 
 class SqlSubscriptionStore:
@@ -102,6 +103,10 @@ class SqlSubscriptionStore:
                     .where(subscriptions.c.id == subscription_id)
                     .values(row_of_subscription(after) | {"former": former})
                 )
+                if _starts_afresh(before, after):
+                    await transaction.connection.execute(
+                        delete(lanes).where(lanes.c.subscription_id == subscription_id)
+                    )
             return after
 
         return await self._database.write(work)
@@ -145,6 +150,13 @@ class SqlSubscriptionStore:
             return await cancel_orphans(transaction.connection, limit, now=self._database.clock())
 
         return await self._database.write(work, durable=False)
+
+
+def _starts_afresh(before: Subscription, after: Subscription) -> bool:
+    """Whether what its lane has learnt of the receiver says nothing any more: it leads elsewhere, or somebody who has
+    mended it has taken it out of being disabled. A pause changes nothing about a receiver."""
+    enabled = before.status is Status.DISABLED and after.status is Status.ACTIVE
+    return enabled or before.url != after.url
 
 
 async def _row(connection: AsyncConnection, subscription_id: str, *, for_update: bool = False) -> Row[Any] | None:

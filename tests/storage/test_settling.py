@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Engine, event
 
-from gateway.subscriptions import paused
+from gateway.subscriptions import disabled, paused, resumed
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, an_attempt
 from webhooks.deliveries import DeliveryStatus, Failure
@@ -221,3 +221,35 @@ async def test_settling_a_large_batch_takes_as_many_statements_as_a_small_one(st
     # Owners, deliveries, update, attempts, lanes; then the log's: head, events, head.
     assert len([statement for statement in seen if not statement.startswith("BEGIN")]) == 8
     assert len(batch) == 400
+
+
+async def health_of(stores: Stores, subscription_id: str) -> Health:
+    found = await stores.deliveries.endpoint(subscription_id)
+    assert found is not None
+    return found[1]
+
+
+BAD = Health(failing_since=NOON, failing_told=True, consecutive_failures=9, unreachable=9, held_until=LATER)
+
+
+async def test_what_is_known_of_a_receiver_is_forgotten_when_its_subscription_is_enabled_again(stores: Stores) -> None:
+    subscription = await stores.subscribe()
+    [delivery] = await stores.owed(subscription)
+    await stores.settle(delivery, Retry(LATER), health=BAD)
+    await stores.subscriptions.change(subscription.id, lambda now: disabled(now, "failing", NOON), "gateway.test.a")
+    assert await health_of(stores, subscription.id) == BAD
+    await stores.subscriptions.change(subscription.id, lambda now: resumed(now, LATER), "gateway.test.b")
+    assert await health_of(stores, subscription.id) == Health()
+
+
+async def test_what_is_known_of_a_receiver_is_forgotten_when_its_subscription_leads_elsewhere(stores: Stores) -> None:
+    subscription = await stores.subscribe()
+    [delivery] = await stores.owed(subscription)
+    await stores.settle(delivery, Retry(LATER), health=BAD)
+    await stores.subscriptions.change(subscription.id, lambda now: replace(now, description="x"), "gateway.test.a")
+    await stores.subscriptions.change(subscription.id, lambda now: paused(now, NOON), "gateway.test.b")
+    await stores.subscriptions.change(subscription.id, lambda now: resumed(now, LATER), "gateway.test.c")
+    assert await health_of(stores, subscription.id) == BAD
+    elsewhere = "https://elsewhere.example/"
+    await stores.subscriptions.change(subscription.id, lambda now: replace(now, url=elsewhere), "gateway.test.d")
+    assert await health_of(stores, subscription.id) == Health()
