@@ -142,19 +142,22 @@ async def test_fifty_receivers_that_never_answer_do_not_delay_a_healthy_one(
         await api.subscribe(posts.url + "/healthy", library_ids=["shared"])
         await _latencies(api, posts, 5)  # the first ones open connections and fill caches
         alone = await _latencies(api, posts, MEASURED_EVENTS)
+        silent = []
         for number in range(SILENT_RECEIVERS):
             url = posts.behave(f"/silent/{number}", Behaviour(silent=True))
-            await api.subscribe(url, library_ids=["shared"], timeout_seconds=60)
+            silent.append(await api.subscribe(url, library_ids=["shared"], timeout_seconds=60))
         beside_silent = await _latencies(api, posts, MEASURED_EVENTS)
-        for number in range(SILENT_RECEIVERS):
+        # All of that happened while none of the silent ones had let go of its first attempt: had the healthy one been
+        # behind any of them, it would have waited for a time-out.
+        for number, subscription in enumerate(silent):
             assert posts.posts(f"/silent/{number}"), "the silent ones were sent something too"
-    median, p95 = _summary(alone)
-    median_beside, p95_beside = _summary(beside_silent)
-    told = f"alone {median * 1e3:.1f}/{p95 * 1e3:.1f} ms, beside {median_beside * 1e3:.1f}/{p95_beside * 1e3:.1f} ms"
-    print(told)  # noqa: T201 - shown with -s, and when the test fails
-    # Fifty times the deliveries cost some of two cores; one held up by a silent one would cost it seconds.
-    assert median_beside <= 3 * median + 0.05, told
-    assert p95_beside <= 5 * p95 + 0.25, told
+            owed = await api.call("GET", "/v1/deliveries", subscription_id=subscription["id"], page_size="500")
+            assert len(owed["data"]) == MEASURED_EVENTS
+            assert {(one["status"], one["attempt_count"]) for one in owed["data"]} == {("pending", 0)}
+    # The figures are for people: a noisy machine must not fail the build.
+    for told, seconds in (("alone", alone), ("beside the silent ones", beside_silent)):
+        median, p95 = _summary(seconds)
+        print(f"{told}: median {median * 1e3:.1f} ms, p95 {p95 * 1e3:.1f} ms")  # noqa: T201 - shown with -s
 
 
 async def _latencies(api: Api, posts: ReceiverProcess, count: int) -> list[float]:
