@@ -26,7 +26,7 @@ from tests.e2e.waiting import eventually, eventually_answered
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 SEED = int(os.environ.get("GATEWAY_TEST_SEED") or random.SystemRandom().randrange(10**6))
-KILLS = 10
+KILLS = 14
 PUBLISHERS = 6
 PAUSE_SECONDS = 0.05
 DEAD_AFTER = [0.05, 0.1]
