@@ -143,7 +143,7 @@ class Gateway:
             )
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._transport)
-            await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
+            self._dispatching = await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
             await stack.enter_async_context(running("fanout", self._fanout.run))
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
             await stack.enter_async_context(self._handlers)
@@ -185,4 +185,7 @@ class Gateway:
     async def _ready(self) -> None:
         if self._draining:
             raise Overloaded("The gateway is stopping")
+        if self._dispatching.done():
+            # A fault of ours, which has been logged. It cannot be started again: only a restart knows what was sent.
+            raise Overloaded("Webhooks are no longer sent: restart the gateway")
         await self.log.position()
