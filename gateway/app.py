@@ -15,16 +15,16 @@ import msgspec
 from gateway.admin_key import ensure_admin_key
 from gateway.bus.memory import MemoryBus
 from gateway.errors import NotFound, Overloaded
-from gateway.eventbus import Engine, install
 from gateway.events import Page
 from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
-from gateway.handlers import Handlers
 from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
 from gateway.http.routes import create_http
 from gateway.http.services import Services
 from gateway.http.streams import stream_routes
 from gateway.http.tokens import TokenDesk
+from gateway.inprocess.eventbus import Engine, install
+from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
 from gateway.settings import Settings
@@ -37,7 +37,7 @@ from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
 from gateway.storage.subscriptions import SqlSubscriptionStore
-from gateway.streaming import Streams
+from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
 from gateway.supervision import running
 from gateway.tail import Tail

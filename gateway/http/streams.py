@@ -14,6 +14,7 @@ from pydantic import Field
 from gateway.errors import NotFound, Overloaded
 from gateway.events import GATEWAY_LIBRARY
 from gateway.filters import Filter, library_id_fault
+from gateway.filters.narrowing import narrowed
 from gateway.http.answers import Answer, Time, answer
 from gateway.http.auth import TAKES_TOKEN, Caller, requires
 from gateway.http.bodies import Moment, Query, parse_query
@@ -23,10 +24,9 @@ from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_token
 from gateway.http.wire.response import HEADERS, StreamResponse
 from gateway.keys import Scope
-from gateway.narrowing import narrowed
-from gateway.starting import LastEventId, Since
-from gateway.stream import Stream
-from gateway.streaming import Streams, Wish
+from gateway.streams.starting import LastEventId, Since
+from gateway.streams.stream import Stream
+from gateway.streams.streaming import Streams, Wish
 
 UseStreams = NamedDependency[SkipValidation[Streams]]
 """`streams: UseStreams` in a handler's signature."""

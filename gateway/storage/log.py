@@ -7,9 +7,9 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
+from gateway.intake.sameness import same_content
 from gateway.listing import Listing
 from gateway.ports import Appended, HistoryQuery, IdTaken, Receipt
-from gateway.sameness import same_content
 from gateway.storage.database import Database, Transaction
 from gateway.storage.history import read_history
 from gateway.storage.rows import logged, row_of, within

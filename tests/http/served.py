@@ -22,7 +22,7 @@ from gateway.http.streams import stream_routes
 from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
 from gateway.storage.memory import MemoryEventLog
-from gateway.streaming import Streams
+from gateway.streams.streaming import Streams
 from gateway.tail import Tail
 from tests.builders import NOON, HandClock, a_draft
 from tests.http.doubles import Keys

@@ -18,8 +18,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.wire import StreamProtocol
 from gateway.http.wire.detached import BUFFER_BYTES
-from gateway.stream import State, Stream
-from gateway.streaming import OUTRUN_BYTES, PATIENCE_SECONDS, STALLED_BYTES
+from gateway.streams.stream import State, Stream
+from gateway.streams.streaming import OUTRUN_BYTES, PATIENCE_SECONDS, STALLED_BYTES
 from tests.http.served import HANGS, PATH, Connection, Running, Served, serving
 from tests.until import until
 

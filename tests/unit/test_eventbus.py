@@ -9,7 +9,7 @@ import pytest
 
 from gateway import Event, EventBus, EventType, get_event_bus
 from gateway.errors import Conflict, InvalidInput
-from gateway.eventbus import OPENERS, Engine, install, memory_engine
+from gateway.inprocess.eventbus import OPENERS, Engine, install, memory_engine
 
 
 class Seen:

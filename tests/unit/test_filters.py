@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cel import MAX_LENGTH, MAX_OPERATORS, Program, compile_expression
 from gateway.errors import Fault, InvalidInput
 from gateway.filters import Candidate, Filter, Matcher
+from gateway.filters.cel import MAX_LENGTH, MAX_OPERATORS, Program, compile_expression
 from tests.builders import an_event
 
 # --- words -----------------------------------------------------------------------------------------------------------

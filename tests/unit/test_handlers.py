@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from gateway.bus.memory import MemoryBus
 from gateway.events import Cursor, Event, Page
 from gateway.filters import Filter
-from gateway.handlers import RECENT_BYTES, Handler, Handlers, Registration
+from gateway.inprocess.handlers import RECENT_BYTES, Handler, Handlers, Registration
 from gateway.storage.memory import MemoryEventLog
 from tests.builders import HandClock, a_draft, a_page
 

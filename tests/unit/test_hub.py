@@ -6,7 +6,7 @@ import pytest
 
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.filters import Filter
-from gateway.hub import Channel, Hub, Leaf, Selection, Sheet
+from gateway.streams.hub import Channel, Hub, Leaf, Selection, Sheet
 from tests.builders import a_page, an_event
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.errors import GatewayError, InvalidInput, MalformedInput, TooLarge
 from gateway.events import Draft, Event, EventType
 from gateway.intake import MAX_DEPTH, MAX_EVENT_BYTES, MAX_FAULTS, draft_of, read_events
-from gateway.sameness import same_content, same_json
+from gateway.intake.sameness import same_content, same_json
 from tests.builders import NOON, a_draft, an_event
 
 GOOD = {"type": "document.added", "library_id": "books", "data": {}}

@@ -16,15 +16,15 @@ from gateway.bus.memory import MemoryBus
 from gateway.errors import Overloaded, StorageUnavailable, Unauthenticated
 from gateway.events import Cursor, Page, Position
 from gateway.filters import Candidate, Filter, Matcher
+from gateway.filters.narrowing import narrowed
 from gateway.http.frames import SseEncoding
-from gateway.hub import Hub, Sheet
-from gateway.narrowing import narrowed
-from gateway.past import BLOCK_EVENTS
-from gateway.sinks import Reader
-from gateway.starting import LastEventId, Since
 from gateway.storage.memory import MemoryEventLog
-from gateway.stream import OPENING_SECONDS, State, Stream
-from gateway.streaming import KEY_REVOKED, Streams, Wish
+from gateway.streams.hub import Hub, Sheet
+from gateway.streams.past import BLOCK_EVENTS
+from gateway.streams.sinks import Reader
+from gateway.streams.starting import LastEventId, Since
+from gateway.streams.stream import OPENING_SECONDS, State, Stream
+from gateway.streams.streaming import KEY_REVOKED, Streams, Wish
 from gateway.tail import Tail
 from tests.builders import NOON, HandClock, a_draft, a_page, an_event
 from tests.until import until

@@ -17,8 +17,8 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import MalformedInput
-from gateway.hub import Sheet
-from gateway.sinks import Reader
+from gateway.streams.hub import Sheet
+from gateway.streams.sinks import Reader
 
 EXTENSION: Final = "gateway.detach"
 PROTOCOL: Final = "protocol"

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from gateway.hub import Sheet
-from gateway.sinks import Reader
+from gateway.streams.hub import Sheet
+from gateway.streams.sinks import Reader
 
 HIGH_BYTES = 128 * 2**10
 LOW_BYTES = 32 * 2**10

@@ -13,7 +13,7 @@ from litestar.types import Receive, Scope, Send, TypeEncodersMap
 from gateway.http.frames import MEDIA_TYPE
 from gateway.http.wire.detached import StreamProtocol
 from gateway.http.wire.plain import PlainSink
-from gateway.streaming import Opening
+from gateway.streams.streaming import Opening
 
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",

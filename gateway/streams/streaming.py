@@ -21,14 +21,14 @@ from typeid import TypeID
 from gateway.errors import GatewayError, Overloaded, StorageUnavailable, Unauthenticated
 from gateway.events import Cursor, Page
 from gateway.filters import Filter
-from gateway.hub import Hub, Leaf, Selection, Sheet
-from gateway.past import Past
 from gateway.ports import EventLog
-from gateway.sinks import Sink, StreamEncoding
-from gateway.starting import LastEventId, Since, Start, Starting
 from gateway.statistics import Share
-from gateway.stream import State, Stream, Surroundings
-from gateway.stream_counts import Counts
+from gateway.streams.counts import Counts
+from gateway.streams.hub import Hub, Leaf, Selection, Sheet
+from gateway.streams.past import Past
+from gateway.streams.sinks import Sink, StreamEncoding
+from gateway.streams.starting import LastEventId, Since, Start, Starting
+from gateway.streams.stream import State, Stream, Surroundings
 from gateway.tail import Tail
 from gateway.times import Clock, now
 

@@ -14,9 +14,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from cel_expr_python import cel
 
-from gateway.cel_ast import replace_functions, shape_of
 from gateway.errors import Fault, InvalidInput
 from gateway.events import LoggedEvent
+from gateway.filters.cel_ast import replace_functions, shape_of
 from gateway.times import to_rfc3339
 
 MAX_LENGTH: Final = 2048

@@ -6,7 +6,7 @@ sink. Neither knows of the other.
 
 from typing import Protocol
 
-from gateway.hub import Encoding, Sheet
+from gateway.streams.hub import Encoding, Sheet
 
 
 class Reader(Protocol):

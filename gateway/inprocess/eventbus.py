@@ -21,7 +21,7 @@ from gateway.bus.memory import MemoryBus
 from gateway.errors import Conflict
 from gateway.events import Cursor, Event
 from gateway.filters import Filter
-from gateway.handlers import TIMEOUT_SECONDS, Handler, Handlers, Registration
+from gateway.inprocess.handlers import TIMEOUT_SECONDS, Handler, Handlers, Registration
 from gateway.intake import draft_of
 from gateway.ports import IdTaken, Receipt
 from gateway.publishing import Publisher
@@ -49,8 +49,8 @@ class Engine:
 Opener = Callable[[str], AbstractAsyncContextManager[Engine]]
 
 OPENERS: Final[Mapping[str, str]] = {
-    "memory": "gateway.eventbus:memory_engine",
-    "sqlite": "gateway.embedded:open_engine",
+    "memory": "gateway.inprocess.eventbus:memory_engine",
+    "sqlite": "gateway.inprocess.embedded:open_engine",
 }
 """By the scheme of a URL, who opens it (an `Opener`). Named, not imported: a program that only wants a bus in memory
 does not have to load a database and a web server."""

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from gateway.events import Cursor
-from gateway.hub import Hub, Leaf
 from gateway.ports import EventLog
+from gateway.streams.hub import Hub, Leaf
 
 BLOCK_EVENTS = 512
 READ_BYTES = 128 * 2**10

@@ -17,7 +17,7 @@ from typeid import TypeID
 from gateway.errors import Fault, InvalidInput, TooLarge
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Draft, Event, EventType
 from gateway.filters import MAX_NAME_LENGTH, library_id_fault
-from gateway.jsontext import Scanner, TooDeep, is_deeper_than, minified, text_of
+from gateway.intake.jsontext import Scanner, TooDeep, is_deeper_than, minified, text_of
 from gateway.times import as_utc, parse_rfc3339, to_rfc3339
 
 MAX_BATCH: Final = 1000

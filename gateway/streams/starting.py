@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import NewType
 
 from gateway.events import Cursor, Position
-from gateway.hub import Hub
 from gateway.ports import EventLog
+from gateway.streams.hub import Hub
 from gateway.tail import Tail
 
 REQUESTED_LENGTH = 64

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.bus.memory import MemoryBus
-from gateway.eventbus import Engine
-from gateway.handlers import Handlers
+from gateway.inprocess.eventbus import Engine
+from gateway.inprocess.handlers import Handlers
 from gateway.publishing import Publisher
 from gateway.statistics import CountedPublisher, Counters
 from gateway.storage.database import Database

@@ -19,11 +19,11 @@ from typing import Any
 import structlog
 
 from gateway.events import Cursor
-from gateway.hub import Channel, Hub, Leaf, Sheet
-from gateway.past import Past
-from gateway.sinks import NOWHERE, Sink, StreamEncoding
-from gateway.starting import Gap
-from gateway.stream_counts import Counts
+from gateway.streams.counts import Counts
+from gateway.streams.hub import Channel, Hub, Leaf, Sheet
+from gateway.streams.past import Past
+from gateway.streams.sinks import NOWHERE, Sink, StreamEncoding
+from gateway.streams.starting import Gap
 
 LEAVES_AT_ONCE = 8
 """Of the ring, before the loop gets a turn: a filter that lets little through would go through all of it at once."""

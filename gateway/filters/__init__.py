@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.cel import Activation, activation_of, compile_expression
 from gateway.errors import Fault, InvalidInput
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, LoggedEvent
+from gateway.filters.cel import Activation, activation_of, compile_expression
 
 MAX_CHOICES = 100
 MAX_NAME_LENGTH = 128

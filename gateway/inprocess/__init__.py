@@ -1,0 +1,1 @@
+"""The event bus as functions: in the process of the server, or in a program of your own."""

@@ -1,0 +1,1 @@
+"""All streams of this process, from all of them (`streaming`) down to one (`stream`) and what they share."""
