@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.storage import migrations, sqlite
+from gateway.storage.driver import InPlace, InThread
+from gateway.storage.own_loop import OwnLoop
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
@@ -51,13 +53,13 @@ class Database:
                 stack.enter_context(sqlite.lock_file(self._path))
             except OSError as error:
                 raise StorageUnavailable(f"{self._path} cannot be opened: {error.strerror}") from error
-            self._writer = sqlite.engine(self._path, writer=True)
-            stack.push_async_callback(self._writer.dispose)
-            self._readers = sqlite.engine(self._path, writer=False)
+            self._own = await stack.enter_async_context(OwnLoop("sqlite-writer"))
+            self._writer = sqlite.engine(self._path, writer=True, where=InPlace)
+            stack.push_async_callback(lambda: self._own.run(self._writer.dispose()))
+            self._readers = sqlite.engine(self._path, writer=False, where=InThread)
             stack.push_async_callback(self._readers.dispose)
             try:
-                async with self._writer.begin() as connection:
-                    await connection.run_sync(migrations.upgrade)
+                await self._own.run(self._migrate())
             except DBAPIError as error:
                 raise _unavailable("opened", error) from error
             checkpoints = asyncio.create_task(sqlite.Checkpoints(self._path, self._writing).run(), name="checkpoints")
@@ -85,7 +87,8 @@ class Database:
     async def write(self, work: Callable[[Transaction], Awaitable[T]], *, durable: bool = True) -> T:
         """Run *work* in a transaction of its own, after those that came before, and commit it.
 
-        It runs to its end even if the caller is cancelled, so that nobody who gives up leaves a transaction open.
+        *work* runs in the writer's thread: it may use its transaction and plain values, and nothing of this loop. It
+        runs to its end even if the caller is cancelled, so that nobody who gives up leaves a transaction open.
         With *durable* it is on disk on return; else a power failure may take it back (never a killed process), so
         that is for what can be derived again.
 
@@ -99,18 +102,29 @@ class Database:
 
     async def _write(self, work: Callable[[Transaction], Awaitable[T]], *, durable: bool) -> T:
         async with self._writing:
-            try:
-                async with self._writer.connect() as connection:
-                    if durable is not self._durable:
-                        await sqlite.set_durable(connection, durable)
-                        self._durable = durable
-                    async with connection.begin():
-                        transaction = Transaction(connection)
-                        result = await work(transaction)
-            except DBAPIError as error:
-                raise _unavailable("written to", error) from error
-            self._announce(transaction.appended)
+            appended, result = await self._own.run(self._transact(work, durable=durable))
+            self._announce(appended)
             return result
+
+    async def _transact(
+        self, work: Callable[[Transaction], Awaitable[T]], *, durable: bool
+    ) -> tuple[list[LoggedEvent], T]:
+        """In the writer's thread, so that its statements wait for nobody and nobody for them."""
+        try:
+            async with self._writer.connect() as connection:
+                if durable is not self._durable:
+                    await sqlite.set_durable(connection, durable)
+                    self._durable = durable
+                async with connection.begin():
+                    transaction = Transaction(connection)
+                    result = await work(transaction)
+        except DBAPIError as error:
+            raise _unavailable("written to", error) from error
+        return transaction.appended, result
+
+    async def _migrate(self) -> None:
+        async with self._writer.begin() as connection:
+            await connection.run_sync(migrations.upgrade)
 
     def _announce(self, appended: list[LoggedEvent]) -> None:
         if not appended:

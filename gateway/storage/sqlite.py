@@ -7,9 +7,10 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import structlog
 from sqlalchemy import Connection, event
@@ -17,6 +18,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+
+from gateway.storage.driver import DriverConnection, InThread, Runs, connect
 
 _logger = structlog.get_logger(__name__)
 
@@ -50,10 +53,11 @@ def lock_file(database: Path) -> IO[bytes]:
     return file
 
 
-def engine(database: Path, *, writer: bool) -> AsyncEngine:
-    """An engine of one writing connection, or of a few that can only read."""
+def engine(database: Path, *, writer: bool, where: Callable[[], Runs]) -> AsyncEngine:
+    """An engine of one writing connection, or of a few that can only read. *where* says where each takes its steps."""
     made = create_async_engine(
         f"sqlite+aiosqlite:///{database}",
+        async_creator=lambda *_, **__: connect(database, where()),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=1 if writer else READERS,
         max_overflow=0,
@@ -61,7 +65,6 @@ def engine(database: Path, *, writer: bool) -> AsyncEngine:
     )
 
     def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # sqlite3's own BEGIN comes too late
         cursor = connection.cursor()
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
@@ -90,9 +93,15 @@ _PRAGMAS = (
 
 async def set_durable(connection: AsyncConnection, durable: bool) -> None:  # noqa: FBT001 - it is the value to set
     """Whether commits from now on are on disk when they return. Only between transactions."""
-    raw = await connection.get_raw_connection()
-    driver: Any = raw.driver_connection  # aiosqlite's own
-    await driver.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    await (await _driver(connection)).run(
+        lambda raw: raw.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    )
+
+
+async def _driver(connection: AsyncConnection) -> DriverConnection:
+    """Past SQLAlchemy, which would begin a transaction around what is executed."""
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return cast("DriverConnection", driver)
 
 
 class Checkpoints:
@@ -100,7 +109,7 @@ class Checkpoints:
 
     def __init__(self, database: Path, writing: asyncio.Lock) -> None:
         self._wal = database.with_name(database.name + "-wal")
-        self._engine = engine(database, writer=True)
+        self._engine = engine(database, writer=True, where=InThread)
         self._writing = writing
 
     async def run(self) -> None:
@@ -132,6 +141,4 @@ class Checkpoints:
 
     async def _checkpoint(self, mode: str) -> None:
         async with self._engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection  # past SQLAlchemy, which would begin a transaction around it
-            await driver.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
+            await (await _driver(connection)).run(lambda raw: raw.execute(f"PRAGMA wal_checkpoint({mode})").fetchall())

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,15 +137,15 @@ async def test_readers_cannot_write(stores: Stores) -> None:
 
 
 async def test_a_write_goes_to_its_end_when_its_caller_is_cancelled(stores: Stores) -> None:
-    begun, may_end = asyncio.Event(), asyncio.Event()
+    begun, may_end = threading.Event(), threading.Event()
 
     async def work(transaction: Transaction) -> None:
         await append(transaction, [[a_draft()]], now=NOON)
         begun.set()
-        await may_end.wait()
+        await asyncio.to_thread(may_end.wait)
 
     caller = asyncio.create_task(stores.database.write(work))
-    await begun.wait()
+    await asyncio.to_thread(begun.wait)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
@@ -154,16 +155,16 @@ async def test_a_write_goes_to_its_end_when_its_caller_is_cancelled(stores: Stor
 
 
 async def test_closing_waits_for_writes_under_way(path: Path, clock: HandClock) -> None:
-    begun, may_end = asyncio.Event(), asyncio.Event()
+    begun, may_end = threading.Event(), threading.Event()
 
     async def work(transaction: Transaction) -> None:
         begun.set()
-        await may_end.wait()
+        await asyncio.to_thread(may_end.wait)
         await append(transaction, [[a_draft()]], now=NOON)
 
     async with Database(f"sqlite:///{path}", clock=clock) as database:
         caller = asyncio.create_task(database.write(work))
-        await begun.wait()
+        await asyncio.to_thread(begun.wait)
         caller.cancel()
         asyncio.get_running_loop().call_soon(may_end.set)
     async with Database(f"sqlite:///{path}", clock=clock) as database:
