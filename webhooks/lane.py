@@ -62,9 +62,12 @@ class Lane:
         self._event.set()
 
     def offer(self, fresh: Sequence[Delivery]) -> None:
-        """*fresh* have just been stored for it."""
+        """*fresh* have just been stored for it. What may go starts at once; a lane that is full is left asleep, so that
+        receivers that never answer cost those that do next to nothing."""
         self._line.offer(fresh, room=self._most_waiting() - self._line.waiting)
-        self._event.set()
+        self._start_workers()
+        if not self._is_full():
+            self._event.set()
 
     def change(self) -> None:
         """Its endpoint or something that it owes was changed by somebody: all of it is to be read again."""
@@ -184,6 +187,10 @@ class Lane:
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
         self._shop.budget.settle(self)
+
+    def _is_full(self) -> bool:
+        """Whether nothing can start before an attempt ends or its receiver is given another chance, of which it hears."""
+        return self._gate is not None and self.in_flight >= self._gate.limit(self._shop.clock.now())
 
     def _take(self) -> Delivery | None:
         """The next delivery that may be sent now, with a place to send it from."""

@@ -128,11 +128,12 @@ class Checkpoints:
 
     async def _look(self) -> None:
         size = self._size()
+        if size > CHECKPOINT_BYTES:
+            await self._checkpoint("PASSIVE")
         if size > RESTART_BYTES:
+            # Only what was written during the first pass is left to be moved while the writer waits.
             async with self._writing:
                 await self._checkpoint("RESTART")
-        elif size > CHECKPOINT_BYTES:
-            await self._checkpoint("PASSIVE")
 
     def _size(self) -> int:
         with suppress(FileNotFoundError):
