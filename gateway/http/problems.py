@@ -10,7 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 
 from gateway.errors import (
     Conflict,
@@ -116,8 +116,16 @@ def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 def of_surprise(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of the gateway: logged in full, answered without a word about its inside."""
-    log.error("request.failed", method=request.method, path=request.scope["path"], exc_info=error)
+    log.error("request.failed", method=request.scope.get("method"), path=request.scope["path"], exc_info=error)
     return problem(INTERNAL, "the gateway failed to answer this; its log says why")
+
+
+def of_handshake(scope: Scope, error: Exception) -> Response[bytes]:
+    """The answer to a WebSocket that is refused: the same as to any request."""
+    if isinstance(error, GatewayError):
+        return of_gateway(error)
+    request: Request[Any, Any, Any] = Request(scope)
+    return of_framework(request, error) if isinstance(error, HTTPException) else of_surprise(request, error)
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {

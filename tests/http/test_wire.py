@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.wire import StreamProtocol
 from gateway.http.wire.detached import BUFFER_BYTES
+from gateway.streams.sinks import End
 from gateway.streams.stream import State, Stream
 from gateway.streams.streaming import OUTRUN_BYTES, PATIENCE_SECONDS, STALLED_BYTES
 from tests.http.served import HANGS, PATH, Connection, Running, Served, serving
@@ -133,7 +134,7 @@ async def test_a_reader_that_leaves_is_noticed(wired: Wired, how: str) -> None:
 
 async def test_an_ended_stream_ends_properly(wired: Wired) -> None:
     async with wired.served.reading() as reader:
-        wired.only_stream.end("ended", retry_ms=4_321)
+        wired.only_stream.end(End.ENDED, retry_ms=4_321)
         source = await reader.rest()
         assert source.reconnection_ms == 4_321
         assert reader.ended
@@ -202,7 +203,7 @@ async def test_a_reader_that_does_not_take_its_end_is_cut_off(wired: Wired) -> N
     state = wired.running.server.server_state
     async with wired.served.reading():
         await wired.publish_until_behind(wired.only_stream)
-        wired.only_stream.end("ended", retry_ms=3_000)
+        wired.only_stream.end(End.ENDED, retry_ms=3_000)
         # Plain ASGI has no way to close a connection; it can only let go of it.
         await until(lambda: not (state.tasks if wired.adapter == "plain" else state.connections))
 
@@ -264,7 +265,7 @@ async def test_http_1_0_gets_no_chunks(detached: Wired) -> None:
         assert "transfer-encoding" not in reader.headers
         await detached.served.publish_numbers(1, 2)
         await reader.until_events(2)
-        detached.only_stream.end("ended", retry_ms=3_000)
+        detached.only_stream.end(End.ENDED, retry_ms=3_000)
         await reader.rest()
         assert reader.numbers == [1, 2]
 

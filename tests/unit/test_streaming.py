@@ -21,7 +21,7 @@ from gateway.http.frames import SseEncoding
 from gateway.storage.memory import MemoryEventLog
 from gateway.streams.hub import Hub, Sheet
 from gateway.streams.past import BLOCK_EVENTS
-from gateway.streams.sinks import Reader
+from gateway.streams.sinks import End, Reader
 from gateway.streams.starting import LastEventId, Since
 from gateway.streams.stream import OPENING_SECONDS, State, Stream
 from gateway.streams.streaming import KEY_REVOKED, Streams, Wish
@@ -65,6 +65,7 @@ class Paper:
         self._sheets: list[Sheet] = []
         self.is_busy = False
         self.ended = self.aborted = False
+        self.why: End | None = None
         self.room: int | None = None
         """Bytes it takes before it is busy; None: any number."""
 
@@ -83,11 +84,12 @@ class Paper:
             self.is_busy = False
             self.reader.became_ready()
 
-    def end(self, sheet: Sheet) -> None:
+    def end(self, sheet: Sheet, why: End) -> None:
         self.write(sheet)
         self.ended = True
+        self.why = why
 
-    def abort(self) -> None:
+    def cut_off(self, why: End) -> None:
         self.aborted = True
 
     @property
