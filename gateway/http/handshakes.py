@@ -1,11 +1,14 @@
 """Refuse a WebSocket before its handshake, with the same problems as any request.
 
-The server has to know ASGI's `websocket.http.response`, as ours does; another one answers 403, whatever the problem.
+Litestar's way is to close it with a code, which the server turns into an empty 403. Here that is turned into the
+problem itself. The server has to know ASGI's `websocket.http.response`, as ours does; another one answers 403 still.
 """
 
 from http import HTTPStatus
 
+from litestar.config.app import AppConfig
 from litestar.enums import ScopeType
+from litestar.plugins import InitPlugin
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from litestar.types.asgi_types import WebSocketResponseBodyEvent, WebSocketResponseStartEvent
 
@@ -14,10 +17,25 @@ from gateway.http import problems
 from gateway.http.wire.closing import FAILED, FORBIDDEN, UNAUTHENTICATED
 
 EXTENSION = "websocket.http.response"
+_REFUSAL = "gateway.refusal"
 
 
-class Handshakes:
-    """Middleware around all that may refuse one. Litestar's own would close each with a code, which becomes a 403."""
+class Handshakes(InitPlugin):
+    """For an app's `plugins`."""
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        app_config.after_exception.append(_note)
+        app_config.middleware.insert(0, _Answering)
+        return app_config
+
+
+async def _note(error: Exception, scope: Scope) -> None:
+    if scope["type"] == ScopeType.WEBSOCKET:
+        scope["state"][_REFUSAL] = error
+
+
+class _Answering:
+    """Around all that may refuse: an error of the middleware comes by as it is, of a guard or handler as a close."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,19 +46,24 @@ class Handshakes:
             return
         accepted = False
 
-        async def noting(message: Message) -> None:
+        async def answer(message: Message) -> None:
             nonlocal accepted
             accepted = accepted or message["type"] == "websocket.accept"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noting)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it gets its one answer here
-            if accepted:
+            error = scope["state"].get(_REFUSAL)
+            if message["type"] != "websocket.close" or error is None:
+                await send(message)
+            elif accepted:
                 problems.log.error("websocket.failed", path=scope["path"], exc_info=error)
                 await send({"type": "websocket.close", "code": FAILED, "reason": ""})
             else:
                 await _refuse(error, scope, send)
+
+        try:
+            await self.app(scope, receive, answer)
+        except Exception as error:
+            if accepted:
+                raise
+            await _refuse(error, scope, send)
 
 
 async def _refuse(error: Exception, scope: Scope, send: Send) -> None:

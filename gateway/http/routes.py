@@ -60,7 +60,8 @@ def create_http(
     return Litestar(
         route_handlers=[*CONTROLLERS, *route_handlers],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
-        middleware=[Handshakes, DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        middleware=[DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        plugins=[Handshakes()],
         before_request=_options,
         exception_handlers=EXCEPTION_HANDLERS,
         cors_config=_cors(cors_origins) if cors_origins else None,

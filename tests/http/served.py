@@ -62,7 +62,8 @@ class Served:
         self.tokens = TokenDesk(self.keys, keyring := KeyRing(self.keys), self.clock)
         self.app = Litestar(
             route_handlers=[stream_routes(self.streams), hang],
-            middleware=[Handshakes, DefineMiddleware(Authentication, keyring=keyring, tokens=self.tokens)],
+            middleware=[DefineMiddleware(Authentication, keyring=keyring, tokens=self.tokens)],
+            plugins=[Handshakes()],
             exception_handlers=EXCEPTION_HANDLERS,
             cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization", "Last-Event-ID"]),
             lifespan=[lambda _: self._running()],

@@ -6,8 +6,8 @@
 A page's messages go to the transport in one buffer, made once for all readers of a channel. What comes in is read by
 `websockets`: pongs, pings, the closing handshake; what else a reader says is ignored, and its length bounded.
 
-It leans on attributes of uvicorn and websockets that no document promises (`transport`, `conn`, `read_paused`,
-`handshake_complete`); tests/http/test_sockets_wire.py holds them to what is assumed here.
+It leans on attributes of uvicorn and websockets that no document promises (`conn`, `read_paused`, `close_sent`,
+`handshake_complete`; `debug`); tests/http/test_socket_wire.py holds them to what is assumed here.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import logging
 from typing import Any
 
 from litestar import WebSocket
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 from websockets.protocol import OPEN
@@ -50,6 +51,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:  # else it was refused: no task was started, and there is no scope
             self.scope["extensions"][EXTENSION] = {PROTOCOL: self}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # it was refused, and uvicorn need not log an error about that
 
     def detach(self, reader: Reader) -> "DetachedSocket | None":
         """The connection, for *reader* alone, once its handshake is done.
