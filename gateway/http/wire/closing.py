@@ -10,8 +10,18 @@ PATIENCE_SECONDS: Final = 1.5
 LINGER_SECONDS: Final = 15.0
 """For one that was too slow: it has to take what is on its way already before it sees the code behind it."""
 
-NORMAL, RESTART, TRY_AGAIN_LATER, FAILED = 1000, 1012, 1013, 1011
+NORMAL, FAILED, RESTART, TRY_AGAIN_LATER = 1000, 1011, 1012, 1013
 UNAUTHENTICATED, FORBIDDEN = 4401, 4403
+
+CLOSE_CODES: Final[Mapping[int, str]] = {
+    NORMAL: "ended by an admin",
+    FAILED: "no answer to a ping, or a fault of the gateway",
+    RESTART: "the gateway is stopping: come back, at a time of your own",
+    TRY_AGAIN_LATER: "too slow, or there is no room: come back with `after`, and nothing is missing",
+    UNAUTHENTICATED: "the token has run out, or its key was revoked",
+    FORBIDDEN: "not allowed; told so by servers that cannot refuse a handshake with a problem",
+}
+"""For people."""
 
 _CODES: Final[Mapping[End, int]] = {
     End.DRAINED: RESTART,
