@@ -100,8 +100,10 @@ def of_gateway(error: GatewayError) -> Response[bytes]:
 def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refused before a handler ran: no such route, no such method, a body over the limit."""
     if isinstance(error, MethodNotAllowedException):
-        headers = {"Allow": (error.headers or {}).get("allow", "")}
-        return problem(METHOD_NOT_ALLOWED, f"{request.method} is not among {headers['Allow']}", headers=headers)
+        # Litestar counts a WebSocket among the methods.
+        allowed = [name for name in (error.headers or {}).get("allow", "").split(", ") if name != "websocket"]
+        detail = f"{request.method} is not among {', '.join(allowed)}" if allowed else "this path is for WebSockets alone"
+        return problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(allowed)})
     if isinstance(error, RequestEntityTooLarge):
         return problem(KINDS[TooLarge], "the body is over its limit of 10 MiB")
     if isinstance(error, InternalServerException) and "disconnected" in error.detail:

@@ -304,4 +304,6 @@ async def test_admins_see_sockets_among_the_streams_and_can_end_them(served: Ser
 async def test_a_request_that_is_no_handshake_is_answered(served: Served) -> None:
     async with Connection(served.port, PATH, secret=await served.key()) as plain:
         await plain.head()
-        assert plain.status in {404, 405}
+        assert (plain.status, plain.headers["allow"]) == (405, "")
+        await plain.rest()
+        assert json.loads(plain.body)["detail"] == "this path is for WebSockets alone"
