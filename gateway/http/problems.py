@@ -101,9 +101,10 @@ def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     """What Litestar refused before a handler ran: no such route, no such method, a body over the limit."""
     if isinstance(error, MethodNotAllowedException):
         # Litestar counts a WebSocket among the methods.
-        allowed = [name for name in (error.headers or {}).get("allow", "").split(", ") if name != "websocket"]
-        detail = f"{request.method} is not among {', '.join(allowed)}" if allowed else "this path is for WebSockets alone"
-        return problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(allowed)})
+        names = (error.headers or {}).get("allow", "").split(", ")
+        allowed = ", ".join(name for name in names if name != "websocket")
+        detail = f"{request.method} is not among {allowed}" if allowed else "this path is for WebSockets alone"
+        return problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
     if isinstance(error, RequestEntityTooLarge):
         return problem(KINDS[TooLarge], "the body is over its limit of 10 MiB")
     if isinstance(error, InternalServerException) and "disconnected" in error.detail:

@@ -1,6 +1,7 @@
 """The way to a WebSocket's reader: both adapters under the same tests, on both loops, and what uvicorn is taken for."""
 
 import asyncio
+import gc
 import logging
 import socket
 import struct
@@ -12,6 +13,7 @@ import pytest
 import uvloop
 
 from gateway.http.server import MAX_MESSAGE_BYTES
+from gateway.http.wire import SocketProtocol, StreamProtocol
 from gateway.http.wire.detached import BUFFER_BYTES
 from gateway.http.wire.sockets import DetachedSocket
 from gateway.streams.sinks import End
@@ -235,6 +237,20 @@ async def test_a_detached_socket_has_no_task_and_leaves_no_word_in_the_log(
         connection_of(detached)  # so that a stop reaches it
     await until(lambda: not detached.running.server.server_state.connections)
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+async def test_what_a_connection_had_for_its_request_is_let_go_at_once(detached: Wired) -> None:
+    """Without the garbage collector, which seldom runs while thousands of streams are open."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with AsyncExitStack() as stack:
+            await a_live_one(stack, detached)
+            await until(lambda: not detached.running.server.server_state.tasks)
+            kept = [each for each in gc.get_objects() if isinstance(each, SocketProtocol | StreamProtocol)]
+            assert [type(each).__name__ for each in kept] == []
+    finally:
+        gc.enable()
 
 
 async def test_little_waits_in_the_kernel_and_in_the_transport(detached: Wired) -> None:

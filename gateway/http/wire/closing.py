@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.streams.sinks import End
 
-PATIENCE_SECONDS: Final = 1.5
+PATIENCE_SECONDS: Final = 1.0
 """For a reader to take the end of its stream."""
 LINGER_SECONDS: Final = 15.0
 """For one that was too slow: it has to take what is on its way already before it sees the code behind it."""

@@ -15,6 +15,7 @@ import logging
 from typing import Any
 
 from litestar import WebSocket
+from litestar.connection.base import empty_receive, empty_send
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -228,6 +229,7 @@ async def serve(socket: WebSocket[Any, Any, Any], opening: Opening) -> None:
         protocol = SocketProtocol.of(socket.scope)
         sink = None if protocol is None else protocol.detach(opening.stream)
         if sink is not None:
+            socket.receive, socket.send = empty_receive, empty_send  # else a circle, with all of uvicorn's part in it
             opening.begin(sink)
         else:
             plain = PlainSocket(opening.stream)
