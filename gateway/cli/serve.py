@@ -35,6 +35,7 @@ def command() -> None:
             gateway.app,
             host=settings.host,
             port=settings.port,
+            heartbeat_seconds=settings.stream_heartbeat_seconds,
             within=gateway.running,
             drains=[gateway.drain],
             listening=lambda host, port: click.echo(_banner(gateway, host, port)),
@@ -49,7 +50,7 @@ def _banner(gateway: Gateway, host: str, port: int) -> str:
     lines = [
         f"Arrw Gateway {__version__}",
         f"  API       {here}/v1      described at {here}/docs and {here}/openapi.json",
-        f"  streams   {here}/v1/events/stream",
+        f"  streams   {here}/v1/events/stream      or as WebSocket /v1/events/ws",
         f"  data      {_place(gateway.settings)}",
     ]
     if gateway.first_key is not None:

@@ -16,6 +16,7 @@ from gateway.http.auth import Authentication
 from gateway.http.dead_letters import DeadLetterController, ReplayController
 from gateway.http.deliveries import DeliveryController
 from gateway.http.events import EventController
+from gateway.http.handshakes import Handshakes
 from gateway.http.health import HealthController
 from gateway.http.keys import KeyController
 from gateway.http.manual import ManualController
@@ -60,6 +61,7 @@ def create_http(
         route_handlers=[*CONTROLLERS, *route_handlers],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
         middleware=[DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        plugins=[Handshakes()],
         before_request=_options,
         exception_handlers=EXCEPTION_HANDLERS,
         cors_config=_cors(cors_origins) if cors_origins else None,

@@ -1,5 +1,6 @@
 """What the HTTP API stands on, in memory: just enough of each port to see what the API makes of its answers."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,12 +18,16 @@ class Keys:
     def __init__(self) -> None:
         self.kept: dict[str, Key] = {}
         self.lookups = 0
+        self.answers = asyncio.Event()
+        """Cleared: look-ups wait."""
+        self.answers.set()
 
     async def add(self, key: Key) -> None:
         self.kept[key.id] = key
 
     async def by_hash(self, hash_: bytes) -> Key | None:
         self.lookups += 1
+        await self.answers.wait()
         return next((key for key in self.kept.values() if key.hash == hash_), None)
 
     async def get(self, key_id: str) -> Key | None:
