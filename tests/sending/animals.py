@@ -58,6 +58,16 @@ async def closing_at_once(caller: Caller) -> None:
     """Takes the connection, and closes it."""
 
 
+async def closing_at_the_first_byte(caller: Caller) -> None:
+    await caller.reader.read(65_536)
+
+
+async def answering_in_clear(caller: Caller) -> None:
+    await caller.reader.read(65_536)
+    await caller.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await caller.gone()
+
+
 async def resetting(caller: Caller) -> None:
     await caller.request()
     caller.reset()

@@ -263,6 +263,19 @@ ZOO = [
     no_answer("not valid yet", secure(not_yet=True), "certificate not valid yet", "unreachable"),
     no_answer("self-signed", secure(self_signed=True), "certificate self-signed", "unreachable"),
     no_answer("for another name", secure("other.example"), "certificate is for another name", "unreachable"),
+    no_answer(
+        "closes within the handshake",
+        at(animals.closing_at_the_first_byte, scheme="https"),
+        "connection closed within the TLS handshake",
+        "unreachable",
+    ),
+    no_answer(
+        "speaks no TLS",
+        at(animals.answering_in_clear, scheme="https"),
+        "TLS failed: wrong version number",
+        "unreachable",
+    ),
+    no_answer("silent within the handshake", at(animals.silent, scheme="https"), TIMED_OUT, "timeout", timeout=SHORT),
     # what it says of secrets
     answers_no(
         "echo",
