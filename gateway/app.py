@@ -55,7 +55,9 @@ from webhooks.transport import VettingTransport
 class Gateway:
     """One process's gateway. `async with gateway.running()` starts it; `app` serves it over HTTP meanwhile."""
 
-    def __init__(self, settings: Settings, *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock = system_clock, transport: VettingTransport | None = None
+    ) -> None:
         self.settings = settings
         self.first_key: str | None = None
         """The admin key that was made at the first start, to be shown once."""
@@ -76,7 +78,7 @@ class Gateway:
         deliveries = DeliveryTally()
 
         networks = parse_networks(settings.destination_allow)
-        self._transport = VettingTransport(Guard(networks))
+        self._transport = transport or VettingTransport(Guard(networks))
         self._deliveries = SqlDeliveryStore(
             self._database, retry_schedule=tuple(settings.retry_schedule), settled=deliveries.count
         )

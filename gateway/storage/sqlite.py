@@ -62,6 +62,7 @@ def engine(database: Path, *, writer: bool, where: Callable[[], Runs]) -> AsyncE
         pool_size=1 if writer else READERS,
         max_overflow=0,
         pool_timeout=30,
+        hide_parameters=True,  # secrets are among them; errors and debug logs would print those that are text
     )
 
     def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

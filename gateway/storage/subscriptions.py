@@ -6,6 +6,7 @@ that a fan-out which lags, or starts again, gives each event to whom it was for 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
@@ -107,6 +108,8 @@ class SqlSubscriptionStore:
                     await transaction.connection.execute(
                         delete(lanes).where(lanes.c.subscription_id == subscription_id)
                     )
+                elif after.idle != before.idle:
+                    await _pass_over(transaction.connection, subscription_id, after.idle - before.idle)
             return after
 
         return await self._database.write(work)
@@ -157,6 +160,14 @@ def _starts_afresh(before: Subscription, after: Subscription) -> bool:
     mended it has taken it out of being disabled. A pause changes nothing about a receiver."""
     enabled = before.status is Status.DISABLED and after.status is Status.ACTIVE
     return enabled or before.url != after.url
+
+
+async def _pass_over(connection: AsyncConnection, subscription_id: str, idle: timedelta) -> None:
+    """A receiver does not fail while nothing is sent to it: being *idle* leads it no nearer to being disabled."""
+    mine = lanes.c.subscription_id == subscription_id
+    since = await connection.scalar(select(lanes.c.failing_since).where(mine))
+    if since is not None:
+        await connection.execute(update(lanes).where(mine).values(failing_since=since + idle))
 
 
 async def _row(connection: AsyncConnection, subscription_id: str, *, for_update: bool = False) -> Row[Any] | None:

@@ -1,8 +1,7 @@
 """Lanes and their dispatcher, in virtual time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -11,50 +10,13 @@ from typing import Any
 import pytest
 
 from tests.fakes.clock import START, FakeClock, quiet, until
-from tests.fakes.deliveries import Answer, MemoryDeliveryStore, ScriptedSender, a_delivery, an_endpoint
+from tests.fakes.deliveries import Answer, MemoryDeliveryStore, a_delivery, an_endpoint
+from tests.fakes.world import World
 from webhooks.deliveries import Delivery, DeliveryStatus, Failure
-from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Health, Ordering, Status
 from webhooks.lane import LARGEST_WINDOW
 from webhooks.rules import Rules
 from webhooks.settling import Settler
-
-NO_JITTER = 0.5
-
-
-class World:
-    """A dispatcher with a store, a receiver and a clock that a test moves."""
-
-    def __init__(self, *, rules: Rules | None = None, most_at_once: int = 512) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryDeliveryStore()
-        self.receiver = ScriptedSender(self.clock)
-        self.dispatcher = Dispatcher(
-            self.store,
-            self.receiver,
-            clock=self.clock,
-            rand=lambda: NO_JITTER,
-            rules=rules,
-            most_at_once=most_at_once,
-        )
-
-    def owe(self, count: int, endpoint_id: str = "sub_1", *, first: int = 1, **changes: object) -> list[Delivery]:
-        deliveries = [a_delivery(number, endpoint_id, **changes) for number in range(first, first + count)]
-        self.store.add(*deliveries)
-        return deliveries
-
-    def count(self, status: DeliveryStatus) -> int:
-        return sum(row.status is status for row in self.store.rows.values())
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["World"]:
-        task = asyncio.create_task(self.dispatcher.run())
-        await quiet()
-        try:
-            yield self
-        finally:
-            await self.dispatcher.drain(patience_seconds=0)
-            await task
 
 
 @pytest.fixture
