@@ -210,7 +210,7 @@ class RedeliverQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRecord:
-    """A replay or a bulk redelivery, and how far it is."""
+    """A replay or a bulk redelivery, and how far it is: `matched` when it was asked for, `created` so far."""
 
     id: str
     kind: Literal["replay", "redeliver"]
@@ -218,7 +218,10 @@ class ReplayRecord:
     libraries: frozenset[str] | None
     created_at: datetime
     matched: int
+    created: int
     by_status: Mapping[str, int]
+    status: Literal["running", "finished", "stopped"] = "running"
+    finished_at: datetime | None = None
 
 
 class DeliveryDesk(Protocol):
@@ -253,8 +256,8 @@ class DeliveryDesk(Protocol):
 
     async def replay(self, replay_id: str) -> ReplayRecord | None: ...
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        """Cancel what is still pending of it. False: there is none."""
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        """Make no more of it, and cancel what is pending; the subscriptions it was pending for. None: there is none."""
 
 
 Statistics = Mapping[str, Any]

@@ -14,6 +14,7 @@ from gateway.storage.attempt_rows import attempt_of
 from gateway.storage.database import Database, Transaction
 from gateway.storage.delivery_listing import list_deliveries
 from gateway.storage.delivery_records import record_of, records
+from gateway.storage.replay_records import cancelled, replay_record, stop_replay
 from gateway.storage.tables import DEAD, attempts, deliveries, events, subscriptions
 from webhooks.deliveries import Attempt, DeliveryStatus
 
@@ -62,9 +63,7 @@ class SqlDeliveryDesk:
                 return None
             if record.status is not DeliveryStatus.PENDING:
                 raise Conflict(f"{delivery_id} is settled already: {record.status}")
-            await connection.execute(
-                update(deliveries).where(deliveries.c.id == delivery_id).values(redelivery.cancelled(now))
-            )
+            await connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(cancelled(now)))
             return await _get(connection, delivery_id)
 
         return await self._database.write(work)
@@ -88,10 +87,10 @@ class SqlDeliveryDesk:
 
     async def replay(self, replay_id: str) -> ReplayRecord | None:
         async with self._database.reading() as connection:
-            return await redelivery.replay(connection, replay_id)
+            return await replay_record(connection, replay_id)
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        return await redelivery.stop_replay(self._database, replay_id, now=now)
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        return await stop_replay(self._database, replay_id)
 
 
 async def _get(connection: AsyncConnection, delivery_id: str, *, for_update: bool = False) -> DeliveryRecord | None:

@@ -142,6 +142,7 @@ class Desk:
             libraries=query.libraries,
             created_at=now,
             matched=len(matched),
+            created=len(matched),
             by_status={"pending": len(matched)},
         )
         self.replays[replay.id] = replay
@@ -150,8 +151,12 @@ class Desk:
     async def replay(self, replay_id: str) -> ReplayRecord | None:
         return self.replays.get(replay_id)
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        return self.replays.pop(replay_id, None) is not None
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        replay = self.replays.get(replay_id)
+        if replay is None:
+            return None
+        self.replays[replay_id] = replace(replay, status="stopped")
+        return frozenset({replay.subscription_id or "sub_1"})
 
     def _dead(self, query: RedeliverQuery) -> tuple[DeliveryRecord, ...]:
         return tuple(

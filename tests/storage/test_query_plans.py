@@ -70,7 +70,7 @@ async def redeliver(scene: Scene) -> None:
     desk = scene.stores.desk
     replay = await desk.redeliver(RedeliverQuery(libraries=None, subscription_id=scene.subscription.id), now=NOON)
     await desk.replay(replay.id)
-    await desk.stop_replay(replay.id, now=NOON)
+    await desk.stop_replay(replay.id)
 
 
 async def steer(scene: Scene) -> None:
