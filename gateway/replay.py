@@ -25,6 +25,8 @@ from webhooks.deliveries import Delivery, Settlement
 
 LOOK_EVERY = timedelta(seconds=1)
 """How long it may go unnoticed that there is something to do."""
+CATCH_UP = timedelta(milliseconds=100)
+"""How often a replay that has come as far as the fan-out looks whether that went on."""
 REST = timedelta(seconds=60)
 """How long a replay is left alone after a fault of ours with it."""
 MOST_UNTRIED = 500
@@ -130,34 +132,40 @@ class Replayer:
         while True:
             self._news.clear()
             try:
-                if await self._round():
-                    continue
+                pause = await self._round()
             except StorageUnavailable as error:
                 _logger.warning("replays.waiting", error=error.detail)
                 self._news.clear()
-            await self._clock.wait(self._news, self._clock.now() + LOOK_EVERY)
+                pause = LOOK_EVERY
+            if pause:
+                await self._clock.wait(self._news, self._clock.now() + pause)
 
-    async def _round(self) -> bool:
-        """Make a portion of each replay whose turn it is. Whether there may be more to make at once."""
+    async def _round(self) -> timedelta:
+        """Make a portion of each replay whose turn it is. After how long there may be more to make."""
         unfinished = await self._store.unfinished()
         self._left = {replay.id: _worth_a_look(replay) for replay in unfinished.replays}
         await self._end(unfinished.replays)
-        went_on = False
+        pause = LOOK_EVERY
         for replay, room in portions(unfinished):
+            if replay.is_level_with(unfinished.fanned_out):
+                pause = min(pause, CATCH_UP)
+                continue
             if self._resting.get(replay.id, self._clock.now()) > self._clock.now():
                 continue
             try:
-                went_on = await self._portion(replay, room, unfinished.fanned_out) or went_on
+                if await self._portion(replay, room, unfinished.fanned_out):
+                    pause = timedelta(0)
             except StorageUnavailable:
                 raise
             except Exception:
                 _logger.exception("replay.failed", replay=replay.id)
                 self._resting[replay.id] = self._clock.now() + REST
-        return went_on
+        return pause
 
     async def _portion(self, replay: Replay, room: int, fanned_out: Cursor) -> bool:
+        """Whether it went on; if not, it is not ours to serve any more."""
         selection, left = replay.selection, replay.stretch
-        if selection is None or left is None or left.after >= min(left.last, fanned_out):
+        if selection is None or left is None:
             return False
         within = Stretch(after=left.after, last=min(left.last, fanned_out))
         found = await self._store.find(selection, within, limit=room)

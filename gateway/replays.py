@@ -85,6 +85,10 @@ class Replay:
         """Whether there is nothing more to make of it."""
         return self.is_stopped or self.stretch is None or self.stretch.after >= self.stretch.last
 
+    def is_level_with(self, fanned_out: Cursor) -> bool:
+        """Whether it has come as far as the fan-out, which it never overtakes."""
+        return self.stretch is not None and self.stretch.after >= fanned_out
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
