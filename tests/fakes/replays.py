@@ -28,10 +28,10 @@ class Kept:
     matched: int
     created: int = 0
     finished_at: datetime | None = None
-    deliveries: list[Made] = field(default_factory=list)
+    made: dict[str, Made] = field(default_factory=dict)
 
     def count(self, status: DeliveryStatus) -> int:
-        return sum(made.status is status for made in self.deliveries)
+        return sum(made.status is status for made in self.made.values())
 
 
 class MemoryReplayStore:
@@ -135,7 +135,7 @@ class MemoryReplayStore:
             for event in events
             if event.cursor >= earliest and not self._is_left_out(selection, event.cursor)
         ]
-        kept.deliveries += [Made(one) for one in made]
+        kept.made |= {one.id: Made(one) for one in made}
         kept.created += len(made)
         kept.replay = replace(kept.replay, stretch=replace(where, after=to))
         self.made_at_once.append(len(made))
@@ -144,7 +144,7 @@ class MemoryReplayStore:
     async def stop(self, replay_id: str) -> frozenset[str] | None:
         if (kept := self.kept.get(replay_id)) is None:
             return None
-        owed = {one.delivery.endpoint_id for one in kept.deliveries if one.status is DeliveryStatus.PENDING}
+        owed = {one.delivery.endpoint_id for one in kept.made.values() if one.status is DeliveryStatus.PENDING}
         if kept.finished_at is None:
             kept.replay = replace(kept.replay, is_stopped=True)
         self.cancel(replay_id)
@@ -160,23 +160,22 @@ class MemoryReplayStore:
                 kept.finished_at = self.now
 
     def cancel(self, replay_id: str) -> None:
-        for one in self.kept[replay_id].deliveries:
+        for one in self.kept[replay_id].made.values():
             if one.status is DeliveryStatus.PENDING:
                 one.status = DeliveryStatus.CANCELLED
 
     def settle(self, delivery_id: str, status: DeliveryStatus) -> None:
         """An attempt of the replayed delivery left it in *status*."""
         for kept in self.kept.values():
-            for one in kept.deliveries:
-                if one.delivery.id == delivery_id:
-                    one.status, one.attempts = status, one.attempts + 1
+            if (one := kept.made.get(delivery_id)) is not None:
+                one.status, one.attempts = status, one.attempts + 1
 
     def pending(self, replay_id: str) -> list[Delivery]:
-        return [one.delivery for one in self.kept[replay_id].deliveries if one.status is DeliveryStatus.PENDING]
+        return [one.delivery for one in self.kept[replay_id].made.values() if one.status is DeliveryStatus.PENDING]
 
     def _as_it_is(self, kept: Kept) -> Replay:
         subscription_id = kept.replay.subscription_id or ""
-        pending = [one for one in kept.deliveries if one.status is DeliveryStatus.PENDING]
+        pending = [one for one in kept.made.values() if one.status is DeliveryStatus.PENDING]
         return replace(
             kept.replay,
             is_active=self.active.get(subscription_id, False),
@@ -191,7 +190,7 @@ class MemoryReplayStore:
         own = [
             one.status
             for kept in self.kept.values()
-            for one in kept.deliveries
+            for one in kept.made.values()
             if (one.delivery.endpoint_id, one.delivery.cursor) == (selection.subscription_id, cursor)
         ]
         live = self.live.get((selection.subscription_id, cursor))
