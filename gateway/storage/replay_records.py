@@ -67,8 +67,9 @@ async def stop_replay(database: Database, replay_id: str) -> frozenset[str] | No
         )
         rows = (await connection.execute(some)).all()
         owed.update(row.subscription_id for row in rows)
-        called_off = update(deliveries).where(deliveries.c.id.in_([row.id for row in rows]), PENDING)
-        await connection.execute(called_off.values(cancelled(now)))
+        if rows:
+            called_off = update(deliveries).where(deliveries.c.id.in_([row.id for row in rows]), PENDING)
+            await connection.execute(called_off.values(cancelled(now)))
         if len(rows) < ROWS_AT_ONCE:
             await finish_replays(connection, [replay_id], now=now)
         return len(rows)

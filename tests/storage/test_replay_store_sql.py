@@ -10,7 +10,6 @@ from gateway.filters import Filter
 from gateway.listing import EXAMINED_ROWS
 from gateway.ports import RedeliverQuery
 from gateway.replays import ReplayStore, Stretch
-from gateway.storage.replays import SqlReplayStore
 from gateway.subscriptions import paused
 from tests.builders import NOON, a_draft
 from tests.contracts.replay_store import ReplayStoreContract, of, started
@@ -28,7 +27,7 @@ VERDICTS: dict[DeliveryStatus, Verdict] = {
 class SqlUnderTest:
     def __init__(self, stores: Stores) -> None:
         self.stores = stores
-        self.store: ReplayStore = SqlReplayStore(stores.database)
+        self.store: ReplayStore = stores.replays
 
     @property
     def now(self) -> datetime:
