@@ -34,6 +34,7 @@ class LiveFirst:
         self._replayed = kind(store, endpoint_id, replayed=True)
         self._now = now
         self._paces: dict[str | None, Pace] = {}
+        self._is_reading_live = False
         self._is_news_of_any = True
         """Somebody said that there may be something, live or not: a person may have forced what a replay made."""
 
@@ -59,7 +60,7 @@ class LiveFirst:
 
     @property
     def waiting(self) -> int:
-        return self._live.waiting if self._live.more else self._live.waiting + self._replayed.waiting
+        return self._live.waiting if self._is_live_unread else self._live.waiting + self._replayed.waiting
 
     @property
     def out(self) -> int:
@@ -72,7 +73,11 @@ class LiveFirst:
 
     async def refill(self, now: datetime, *, room: int) -> None:
         if self._live.more:
-            await self._live.refill(now, room=room)
+            self._is_reading_live = True
+            try:
+                await self._live.refill(now, room=room)
+            finally:
+                self._is_reading_live = False
         is_their_turn = not (self._live.more or self._live.waiting)
         if self._replayed.more and (is_their_turn or self._is_news_of_any):
             await self._replayed.refill(now, room=room)
@@ -102,7 +107,7 @@ class LiveFirst:
         live = [delivery for delivery in fresh if not delivery.replayed]
         if live:
             # Replayed ones that wait take up no room of theirs.
-            self._live.offer(live, room=room if self._live.more else room + self._replayed.waiting)
+            self._live.offer(live, room=room if self._is_live_unread else room + self._replayed.waiting)
         if len(live) < len(fresh):
             replayed = [delivery for delivery in fresh if delivery.replayed]
             self._replayed.offer(replayed, room=room)
@@ -112,6 +117,11 @@ class LiveFirst:
         self._replayed.forget()
         self._is_news_of_any = True
 
+    @property
+    def _is_live_unread(self) -> bool:
+        """Whether the store may have live deliveries to send that are not here."""
+        return self._live.more or self._is_reading_live
+
     def _next(self, *, only_forced: bool) -> Line | None:
         """The one of the two whose turn it is."""
         replayed = self._replayed if self._replayed.waiting else None
@@ -119,7 +129,7 @@ class LiveFirst:
             return replayed
         if self._live.has_next(only_forced=only_forced):
             return self._live
-        if replayed is None or only_forced or self._live.more:
+        if replayed is None or only_forced or self._is_live_unread:
             return None
         return replayed if self._is_in_pace(replayed.peek(only_forced=False)) else None
 
