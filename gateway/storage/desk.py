@@ -7,13 +7,15 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import Conflict
+from gateway.events import LoggedEvent
 from gateway.listing import Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord, RedeliverQuery, ReplayRecord
+from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
 from gateway.storage import redelivery
 from gateway.storage.attempt_rows import attempt_of
 from gateway.storage.database import Database, Transaction
 from gateway.storage.delivery_listing import list_deliveries
 from gateway.storage.delivery_records import record_of, records
+from gateway.storage.outcomes import read_outcomes
 from gateway.storage.replay_records import cancelled, replay_record, stop_replay
 from gateway.storage.tables import DEAD, attempts, deliveries, events, subscriptions
 from webhooks.deliveries import Attempt, DeliveryStatus
@@ -37,6 +39,12 @@ class SqlDeliveryDesk:
     async def list(self, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
         async with self._database.reading() as connection:
             return await list_deliveries(connection, query)
+
+    async def outcomes(
+        self, event: LoggedEvent, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Outcome, str]:
+        async with self._database.reading() as connection:
+            return await read_outcomes(connection, event, libraries=libraries, limit=limit, before=before)
 
     async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
         async def work(transaction: Transaction) -> DeliveryRecord | None:
