@@ -149,6 +149,14 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         listing(event_id="e", subscription_id="s", status=DeliveryStatus.DEAD, resume="z"),
         {"deliveries_event"},
     ),
+    "what became of an event": (
+        lambda scene: scene.stores.desk.outcomes(scene.event, libraries=None, limit=50, before=None),
+        {
+            "deliveries_event",
+            "sqlite_autoindex_subscriptions_1",
+            *("SCAN numbered", "SCAN (subquery-3)", "USE TEMP B-TREE FOR ORDER BY"),  # as many as the event has
+        },
+    ),
     "retry, cancel, forget": (steer, set()),
     "redeliver": (redeliver, {"deliveries_dead_of", "deliveries_replay", "SCAN log"}),
     "look for a replay": (looking(), {"SCAN log"}),
