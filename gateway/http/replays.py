@@ -93,8 +93,9 @@ class SubscriptionReplayController(Controller):
                 description="Events in the log that match the subscription's own filter, also from before it was made, "
                 "as deliveries of their own: in the order of the log, and after live work. The gateway's own events "
                 "only where the subscription's filter names them. They are counted before the answer, which takes "
-                "about a second per million events in the stretch, more with a CEL filter. A subscription has at most "
-                "100 replays that are not finished; the oldest goes first.",
+                "some 2 s per million events in the stretch; a CEL filter takes a minute or two per million of those "
+                "that the types and libraries leave. A subscription has at most 100 replays that are not finished; "
+                "the oldest goes first.",
                 body=ReplayIn,
                 body_examples={
                     "a day": {"since": "2025-10-27T00:00:00Z", "until": "2025-10-28T00:00:00Z"},
