@@ -2,11 +2,12 @@
 
 Database ─ stores ┐
 Bus ──────────────┼─ Publisher · Tail ─┬─ Streams · EventBus (handlers)
-Settings ─────────┘                    └─ Fanout ─▶ Dispatcher ─▶ Sender ─▶ VettingTransport
+Settings ─────────┘                    └─ Fanout ─┬▶ Dispatcher ─▶ Sender ─▶ VettingTransport
+                                       Replayer ──┘
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
@@ -27,6 +28,7 @@ from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
+from gateway.replay import Replayer
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
@@ -36,6 +38,7 @@ from gateway.storage.desk import SqlDeliveryDesk
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
+from gateway.storage.replays import SqlReplayStore
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
@@ -44,7 +47,7 @@ from gateway.tail import Tail
 from gateway.times import Clock
 from gateway.times import now as system_clock
 from gateway.version import __version__
-from webhooks.deliveries import Attempt
+from webhooks.deliveries import Attempt, Settlement
 from webhooks.destinations import Guard, check_url, parse_networks
 from webhooks.dispatcher import Dispatcher
 from webhooks.rules import Rules
@@ -75,12 +78,12 @@ class Gateway:
         self._handlers = Handlers(self.log, clock=clock)
         self._counters = Counters()
         self._counted = CountedPublisher(self._publisher, self._counters)
-        deliveries = DeliveryTally()
+        self._tally = DeliveryTally()
 
         networks = parse_networks(settings.destination_allow)
         self._transport = transport or VettingTransport(Guard(networks))
         self._deliveries = SqlDeliveryStore(
-            self._database, retry_schedule=tuple(settings.retry_schedule), settled=deliveries.count
+            self._database, retry_schedule=tuple(settings.retry_schedule), settled=self._settled
         )
         self._dispatcher = Dispatcher(
             self._deliveries,
@@ -92,6 +95,9 @@ class Gateway:
         )
         self._fanout = Fanout(
             self.log, SqlFanoutStore(self._database), self._subscriptions, offer=self._dispatcher.offer
+        )
+        self._replays = Replayer(
+            SqlReplayStore(self._database), offer=self._dispatcher.offer, changed=self._dispatcher.changed
         )
         self._streams = Streams(
             log=self.log,
@@ -108,7 +114,7 @@ class Gateway:
         self._counters.add(self._handlers.share)
         self._counters.add(self._streams.share)
         self._counters.add(
-            lambda: deliveries.share(
+            lambda: self._tally.share(
                 subscriptions=self._fanout.subscriptions, behind=max(0, self._tail.cursor - self._fanout.cursor)
             )
         )
@@ -121,6 +127,7 @@ class Gateway:
                 tokens=TokenDesk(self._keys, keyring, clock),
                 subscriptions=self._subscriptions,
                 desk=SqlDeliveryDesk(self._database),
+                replays=self._replays,
                 clock=clock,
                 statistics=self._counters.figures,
                 check_url=lambda url: check_url(url, networks),
@@ -147,6 +154,7 @@ class Gateway:
             await stack.enter_async_context(self._transport)
             self._dispatching = await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
             await stack.enter_async_context(running("fanout", self._fanout.run))
+            await stack.enter_async_context(running("replays", self._replays.run))
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
@@ -171,6 +179,10 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._streams.drain())
             group.create_task(self._dispatcher.drain())
+
+    def _settled(self, settlements: Sequence[Settlement]) -> None:
+        self._tally.count(settlements)
+        self._replays.settled(settlements)
 
     def _tell_lanes(self, page: Page) -> None:
         """A lane reads its endpoint again when the log says that its subscription has changed."""

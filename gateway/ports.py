@@ -197,6 +197,20 @@ class DeliveryQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one subscription got of one event: its deliveries, and by what it was judged that it gets one."""
+
+    subscription_id: str
+    deliveries: tuple[DeliveryRecord, ...]
+    """Newest first; more than one if replays made them."""
+    interest: Interest
+    is_known: bool
+    """Whether this interest was in force for the event. If not, nobody knows what was, and it is the present one."""
+    fanned_out: Cursor
+    """Up to where events had their deliveries by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RedeliverQuery:
     """Which dead letters: by id, or all of a subscription that match."""
 
@@ -210,7 +224,7 @@ class RedeliverQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRecord:
-    """A replay or a bulk redelivery, and how far it is."""
+    """A replay or a bulk redelivery, and how far it is: `matched` when it was asked for, `created` so far."""
 
     id: str
     kind: Literal["replay", "redeliver"]
@@ -218,7 +232,10 @@ class ReplayRecord:
     libraries: frozenset[str] | None
     created_at: datetime
     matched: int
+    created: int
     by_status: Mapping[str, int]
+    status: Literal["running", "finished", "stopped"] = "running"
+    finished_at: datetime | None = None
 
 
 class DeliveryDesk(Protocol):
@@ -230,6 +247,14 @@ class DeliveryDesk(Protocol):
 
     async def list(self, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
         """Newest first."""
+
+    async def outcomes(
+        self, event: LoggedEvent, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Outcome, str]:
+        """What became of *event* for each subscription that a key holding *libraries* may see, newest first.
+
+        Of each the newest `MOST_OUTCOMES` deliveries.
+        """
 
     async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
         """Make a pending, dead or cancelled delivery due now, forced. None: there is none.
@@ -253,8 +278,11 @@ class DeliveryDesk(Protocol):
 
     async def replay(self, replay_id: str) -> ReplayRecord | None: ...
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        """Cancel what is still pending of it. False: there is none."""
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        """Make no more of it, and cancel what is pending; the subscriptions it was pending for. None: there is none."""
 
+
+MOST_OUTCOMES = 20
+"""Deliveries of one event and one subscription that are shown together."""
 
 Statistics = Mapping[str, Any]

@@ -43,6 +43,8 @@ class Share:
     """Deliveries since the start: an event that goes to three counts three times."""
     latency_seconds: float = 0.0
     """Of all of them together, from acceptance to delivery."""
+    untimed: int = 0
+    """How many of them say nothing about that."""
     extras: Mapping[str, float] = field(default_factory=dict)
     """Figures of its own, shown beside the others under their names."""
 
@@ -79,13 +81,14 @@ class Counters:
         shares = [source() for source in self._sources]
         delivered = sum(share.delivered for share in shares)
         latency = sum(share.latency_seconds for share in shares)
+        timed = delivered - sum(share.untimed for share in shares)
         figures: dict[str, Any] = {
             "total_published": self._published,
             "total_delivered": delivered,
             "active_subscribers": sum(share.subscribers for share in shares),
             "queue_size": sum(share.waiting for share in shares),
             "events_by_type": dict(self._by_type),
-            "average_delivery_latency_ms": round(latency / delivered * 1000, 3) if delivered else 0.0,
+            "average_delivery_latency_ms": round(latency / timed * 1000, 3) if timed else 0.0,
             "uptime_seconds": round(self._monotonic() - self._started, 3),
             "total_duplicates": self._duplicates,
             "events_of_other_types": self._of_other_types,
@@ -123,7 +126,7 @@ class DeliveryTally:
     """What webhooks have delivered. A replay counts, but says nothing about how long an event takes."""
 
     def __init__(self) -> None:
-        self._delivered = self._attempts = self._dead = 0
+        self._delivered = self._untimed = self._attempts = self._dead = 0
         self._latency = timedelta(0)
 
     def count(self, settlements: Sequence[Settlement]) -> None:
@@ -135,6 +138,8 @@ class DeliveryTally:
                     self._delivered += 1
                     if settlement.delivery.replay_id is None:
                         self._latency += settlement.at - settlement.delivery.created_at
+                    else:
+                        self._untimed += 1
                 case Dead():
                     self._dead += 1
 
@@ -145,6 +150,7 @@ class DeliveryTally:
             waiting=behind,
             delivered=self._delivered,
             latency_seconds=self._latency.total_seconds(),
+            untimed=self._untimed,
             extras={
                 "subscriptions": subscriptions,
                 "webhooks_delivered": self._delivered,

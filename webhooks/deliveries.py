@@ -49,6 +49,10 @@ class Delivery:
     forced: bool = False
     """A person asked for it now: past schedule, Retry-After and circuit, but not past a pause."""
     replay_id: str | None = None
+    replayed: bool = False
+    """Made by a replay: it waits behind live work."""
+    replay_per_second: float | None = None
+    """How many first attempts a second its replay may make; None: as many as the endpoint takes."""
 
 
 class Failure(StrEnum):

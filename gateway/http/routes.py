@@ -13,7 +13,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
 from gateway.http.auth import Authentication
-from gateway.http.dead_letters import DeadLetterController, ReplayController
+from gateway.http.dead_letters import DeadLetterController
 from gateway.http.deliveries import DeliveryController
 from gateway.http.events import EventController
 from gateway.http.handshakes import Handshakes
@@ -21,6 +21,7 @@ from gateway.http.health import HealthController
 from gateway.http.keys import KeyController
 from gateway.http.manual import ManualController
 from gateway.http.problems import EXCEPTION_HANDLERS
+from gateway.http.replays import ReplayController, SubscriptionReplayController
 from gateway.http.services import Services
 from gateway.http.stream_tokens import StreamTokenController
 from gateway.http.subscription_actions import SubscriptionActionController
@@ -33,6 +34,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     StreamTokenController,
     SubscriptionController,
     SubscriptionActionController,
+    SubscriptionReplayController,
     DeliveryController,
     DeadLetterController,
     ReplayController,

@@ -2,15 +2,18 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from gateway.events import Draft, Position
+from gateway.filters import Filter
 from gateway.http.keyring import KeyRing
 from gateway.http.tokens import TokenDesk
 from gateway.ports import Appended, DeliveryDesk, EventLog, KeyStore, Statistics, SubscriptionStore
+from gateway.replay import Prospect
 from gateway.subscriptions import Subscription
 from gateway.times import Clock
 from webhooks.deliveries import Attempt
@@ -19,6 +22,16 @@ from webhooks.deliveries import Attempt
 class Publishing(Protocol):
     async def publish(self, drafts: Sequence[Draft]) -> Appended:
         """Append *drafts*, all or none; durable on return. Raises `Overloaded`."""
+
+
+class Replays(Protocol):
+    """`gateway.replay.Replayer`."""
+
+    async def look(
+        self, subscription: Subscription, asked: Filter, *, since: datetime, until: datetime | None, undelivered: bool
+    ) -> Prospect: ...
+
+    async def start(self, prospect: Prospect, *, max_per_second: float | None) -> str | None: ...
 
 
 class Scribe:
@@ -47,6 +60,7 @@ class Services:
     tokens: TokenDesk
     subscriptions: SubscriptionStore
     desk: DeliveryDesk
+    replays: Replays
     clock: Clock
     statistics: Callable[[], Statistics]
     """What `GET /v1/events/stats` answers."""

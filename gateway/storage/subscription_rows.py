@@ -3,7 +3,7 @@
 Secrets are read and written here and nowhere else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ def subscription_of(row: Row[Any]) -> Subscription:
 
 
 def row_of_subscription(subscription: Subscription) -> dict[str, Any]:
-    """All columns but `former`, which only the store knows of."""
+    """All columns but `former` and `filter_since`, which only the store knows of."""
     return {
         "id": subscription.id,
         "url": subscription.url,
@@ -120,24 +120,38 @@ def row_of_health(endpoint_id: str, health: Health) -> dict[str, Any]:
     }
 
 
-INTEREST_COLUMNS = ("id", "library_ids", "types", "filter", "libraries", "created_cursor", "former")
+INTEREST_COLUMNS = ("id", "library_ids", "types", "filter", "libraries", "created_cursor", "former", "filter_since")
 
 
 def interest_of(row: Row[Any], at: Cursor) -> Interest:
     """The interest in force for events after *at*: the first former one that ended later, else the present one."""
-    filter_ = Filter(library_ids=row.library_ids, types=row.types, expression=row.filter)
+    former = next((former for former in row.former if former["until"] > at), None)
+    return _interest(row, former)
+
+
+def interest_for(row: Row[Any], cursor: Cursor) -> tuple[Interest, bool]:
+    """The interest in force for the event at *cursor*, and True; where nobody knows, the present one, and False."""
+    if row.filter_since is not None and cursor >= row.filter_since:
+        return _interest(row, None), True
     for former in row.former:
-        if former["until"] > at:
-            filter_ = Filter(
-                library_ids=_names(former["library_ids"]), types=_names(former["types"]), expression=former["filter"]
-            )
-            break
+        if former.get("since") is not None and former["since"] <= cursor < former["until"]:
+            return _interest(row, former), True
+    return _interest(row, None), False
+
+
+def _interest(row: Row[Any], former: Mapping[str, Any] | None) -> Interest:
+    filter_ = Filter(library_ids=row.library_ids, types=row.types, expression=row.filter)
+    if former is not None:
+        filter_ = Filter(
+            library_ids=_names(former["library_ids"]), types=_names(former["types"]), expression=former["filter"]
+        )
     return Interest(subscription_id=row.id, filter=filter_, libraries=row.libraries, since=Cursor(row.created_cursor))
 
 
-def former_json(filter_: Filter, until: Cursor) -> dict[str, Any]:
-    """*filter_* as one that was in force for the events up to *until*."""
+def former_json(filter_: Filter, *, since: Cursor | None, until: Cursor) -> dict[str, Any]:
+    """*filter_* as one that was in force from the event at *since* (None: nobody knows) on, up to *until*."""
     return {
+        "since": since,
         "until": until,
         "library_ids": None if filter_.library_ids is None else sorted(filter_.library_ids),
         "types": None if filter_.types is None else sorted(filter_.types),

@@ -49,7 +49,8 @@ class SqlSubscriptionStore:
                 transaction, notices.about_subscription(notices.CREATED, subscription), now=self._database.clock()
             )
             created = replace(subscription, created_cursor=cursor)
-            await connection.execute(insert(subscriptions), row_of_subscription(created) | {"former": []})
+            own = {"former": [], "filter_since": cursor}
+            await connection.execute(insert(subscriptions), row_of_subscription(created) | own)
             return created
 
         return await self._database.write(work)
@@ -98,11 +99,14 @@ class SqlSubscriptionStore:
                 cursor = await notices.tell(
                     transaction, notices.about_subscription(notice, after), now=self._database.clock()
                 )
-                former = await _former(transaction.connection, row, before, after, cursor)
+                own = {
+                    "former": await _former(transaction.connection, row, before, after, cursor),
+                    "filter_since": row.filter_since if after.filter == before.filter else cursor,
+                }
                 await transaction.connection.execute(
                     update(subscriptions)
                     .where(subscriptions.c.id == subscription_id)
-                    .values(row_of_subscription(after) | {"former": former})
+                    .values(row_of_subscription(after) | own)
                 )
                 if _starts_afresh(before, after):
                     await transaction.connection.execute(
@@ -181,4 +185,6 @@ async def _former(
     """The former interests to keep when *before* became *after* at *cursor*: those the fan-out still needs."""
     passed = await fanout_cursor(connection)
     kept = [former for former in row.former if former["until"] > passed]
-    return kept if after.filter == before.filter else [*kept, former_json(before.filter, cursor)]
+    if after.filter == before.filter:
+        return kept
+    return [*kept, former_json(before.filter, since=row.filter_since, until=cursor)]

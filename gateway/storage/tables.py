@@ -21,10 +21,12 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     literal_column,
+    text,
 )
 
 from gateway.storage.columns import Json, Moment, Names, Span
@@ -114,6 +116,8 @@ subscriptions = Table(
     Column("idle_since", Moment),
     # Interests that were in force before: [{until, library_ids, types, filter}], until the fan-out has passed them.
     Column("former", Json, nullable=False),
+    # The place of the notice since which it has its present filter; NULL where nobody wrote it down.
+    Column("filter_since", BigInteger),
     Index("subscriptions_created_by", "created_by"),
 )
 
@@ -162,7 +166,9 @@ deliveries = Table(
     Column("idle_before", Span, nullable=False),
     Column("forced", Boolean, nullable=False),
     Column("replay_id", String(64)),
+    Column("rank", SmallInteger, nullable=False, server_default=text("0")),  # `LIVE` goes before `REPLAYED`
 )
+LIVE, REPLAYED = 0, 1
 
 # Written out, never as a parameter: an engine uses a partial index only where it reads the index's own condition.
 PENDING = deliveries.c.status == literal_column("'pending'")
@@ -174,16 +180,17 @@ def _of_deliveries(name: str, *columns: str, where: ColumnElement[bool] | None =
     Index(name, *(deliveries.c[column] for column in columns), sqlite_where=where, postgresql_where=where)
 
 
-# What a lane reads: pending ones by due time, the forced ones, and each library's next.
-_of_deliveries("deliveries_due", "subscription_id", "due_at", "cursor", "id", where=PENDING)
-_of_deliveries("deliveries_forced", "subscription_id", "due_at", "cursor", "id", where=FORCED)
-_of_deliveries("deliveries_in_order", "subscription_id", "library_id", "cursor", "id", where=PENDING)
+# What a lane reads: pending ones by due time, the forced ones, and each library's next; of live work, or replayed ones.
+_of_deliveries("deliveries_due", "subscription_id", "rank", "due_at", "cursor", "id", where=PENDING)
+_of_deliveries("deliveries_forced", "subscription_id", "rank", "due_at", "cursor", "id", where=FORCED)
+_of_deliveries("deliveries_in_order", "subscription_id", "rank", "library_id", "cursor", "id", where=PENDING)
 # What people read, newest first.
 _of_deliveries("deliveries_subscription", "subscription_id", "id")
 _of_deliveries("deliveries_event", "event_id", "id")
 _of_deliveries("deliveries_dead", "id", where=DEAD)
 _of_deliveries("deliveries_dead_of", "subscription_id", "status", "id", where=DEAD)  # status: else it looks no better
-_of_deliveries("deliveries_replay", "replay_id", "status", "id", where=deliveries.c.replay_id.is_not(None))
+_OF_REPLAY = deliveries.c.replay_id.is_not(None)
+_of_deliveries("deliveries_replay", "replay_id", "status", "attempt_count", "id", where=_OF_REPLAY)
 
 attempts = Table(
     "attempts",
@@ -211,4 +218,23 @@ replays = Table(
     Column("libraries", Names),
     Column("created_at", Moment, nullable=False),
     Column("matched", BigInteger, nullable=False),
+    # Of replays alone: which events (the subscription's filter as it was, and what was asked for), and how far it is.
+    Column("own_filter", Json),
+    Column("library_ids", Names),
+    Column("types", Names),
+    Column("undelivered", Boolean),
+    Column("max_per_second", Float),
+    Column("cursor", BigInteger),  # its deliveries are made up to here
+    Column("last", BigInteger),  # the last place of its stretch
+    Column("created", BigInteger, nullable=False, server_default=text("0")),
+    Column("stopped_at", Moment),
+    Column("finished_at", Moment),  # nothing more of it is owed, stopped or not
+)
+UNFINISHED = replays.c.finished_at.is_(None)
+Index(
+    "replays_unfinished",
+    replays.c.subscription_id,
+    replays.c.id,
+    sqlite_where=UNFINISHED,
+    postgresql_where=UNFINISHED,
 )

@@ -17,8 +17,10 @@ from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
 from gateway.ports import EventLog
 from gateway.publishing import Publisher
+from gateway.replay import Replayer
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
+from tests.fakes.replays import MemoryReplayStore
 from tests.http.doubles import Desk, Keys, Subscriptions
 from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
@@ -49,6 +51,8 @@ class Api:
         self.publisher = publisher_of(self.log)
         self.subscriptions = Subscriptions()
         self.desk = Desk()
+        self.replay_store = MemoryReplayStore(self.log)
+        self.replays = Replayer(self.replay_store, offer=lambda _: None, changed=lambda _: None)
         self.woken: list[str] = []
         self.changed: list[str] = []
         self.drains = False
@@ -60,6 +64,7 @@ class Api:
             tokens=self.tokens,
             subscriptions=self.subscriptions,
             desk=self.desk,
+            replays=self.replays,
             clock=self.clock,
             statistics=lambda: STATISTICS,
             check_url=check_url,

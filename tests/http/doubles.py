@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from gateway.errors import Conflict
-from gateway.events import Cursor
+from gateway.events import Cursor, LoggedEvent
 from gateway.keys import Key
 from gateway.listing import Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord, RedeliverQuery, ReplayRecord
+from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
 from gateway.subscriptions import Interest, Subscription
 from webhooks.deliveries import Attempt, DeliveryStatus
 
@@ -95,6 +95,8 @@ class Desk:
         self.replays: dict[str, ReplayRecord] = {}
         self.redelivered: list[RedeliverQuery] = []
         self.queries: list[DeliveryQuery] = []
+        self.became_of: dict[str, list[Outcome]] = {}
+        """By event, newest subscription first."""
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         return self.kept.get(delivery_id)
@@ -113,6 +115,17 @@ class Desk:
         ]
         rows = tuple(found[: query.limit])
         return Listing(rows, rows[-1].id if len(found) > query.limit else None)
+
+    async def outcomes(
+        self, event: LoggedEvent, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Outcome, str]:
+        found = [
+            outcome
+            for outcome in self.became_of.get(event.id, ())
+            if (before is None or outcome.subscription_id < before) and _holds(libraries, outcome.interest.libraries)
+        ]
+        rows = tuple(found[:limit])
+        return Listing(rows, rows[-1].subscription_id if len(found) > limit else None)
 
     async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
         record = self.kept[delivery_id]
@@ -147,6 +160,7 @@ class Desk:
             libraries=query.libraries,
             created_at=now,
             matched=len(matched),
+            created=len(matched),
             by_status={"pending": len(matched)},
         )
         self.replays[replay.id] = replay
@@ -155,8 +169,12 @@ class Desk:
     async def replay(self, replay_id: str) -> ReplayRecord | None:
         return self.replays.get(replay_id)
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        return self.replays.pop(replay_id, None) is not None
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        replay = self.replays.get(replay_id)
+        if replay is None:
+            return None
+        self.replays[replay_id] = replace(replay, status="stopped")
+        return frozenset({replay.subscription_id or "sub_1"})
 
     def _dead(self, query: RedeliverQuery) -> tuple[DeliveryRecord, ...]:
         return tuple(

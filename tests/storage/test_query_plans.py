@@ -14,6 +14,7 @@ from sqlalchemy import Engine, event
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
+from gateway.replays import Selection, Stretch
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, a_subscription
@@ -70,7 +71,36 @@ async def redeliver(scene: Scene) -> None:
     desk = scene.stores.desk
     replay = await desk.redeliver(RedeliverQuery(libraries=None, subscription_id=scene.subscription.id), now=NOON)
     await desk.replay(replay.id)
-    await desk.stop_replay(replay.id, now=NOON)
+    await desk.stop_replay(replay.id)
+
+
+ALL_TIME = Stretch(after=Cursor(0), last=Cursor(99))
+
+
+def selection(scene: Scene, **fields: Any) -> Selection:
+    return Selection(**{"subscription_id": scene.subscription.id, "own": Filter(), "libraries": None, **fields})
+
+
+def looking(**fields: Any) -> Work:
+    async def look(scene: Scene) -> None:
+        await scene.stores.replays.stretch(NOON, None)
+        await scene.stores.replays.fanned_out()
+        await scene.stores.replays.count(selection(scene, **fields), ALL_TIME)
+        await scene.stores.replays.find(selection(scene, **fields), ALL_TIME, limit=9)
+
+    return look
+
+
+async def replay(scene: Scene) -> None:
+    replays = scene.stores.replays
+    chosen = selection(scene, undelivered=True)
+    id_ = await replays.start(chosen, ALL_TIME, matched=1, max_per_second=None, now=NOON, at_most=9)
+    assert id_ is not None
+    [begun] = (await replays.unfinished()).replays
+    await replays.make(begun, [scene.event], to=Cursor(1))
+    await replays.unfinished()
+    await replays.stop(id_)
+    await replays.finish([id_])
 
 
 async def steer(scene: Scene) -> None:
@@ -119,8 +149,26 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         listing(event_id="e", subscription_id="s", status=DeliveryStatus.DEAD, resume="z"),
         {"deliveries_event"},
     ),
+    "what became of an event": (
+        lambda scene: scene.stores.desk.outcomes(scene.event, libraries=None, limit=50, before=None),
+        {
+            "deliveries_event",
+            "sqlite_autoindex_subscriptions_1",
+            *("SCAN numbered", "SCAN (subquery-3)", "USE TEMP B-TREE FOR ORDER BY"),  # as many as the event has
+        },
+    ),
     "retry, cancel, forget": (steer, set()),
     "redeliver": (redeliver, {"deliveries_dead_of", "deliveries_replay", "SCAN log"}),
+    "look for a replay": (looking(), {"SCAN log"}),
+    "look for the undelivered": (looking(undelivered=True), {"SCAN log", "deliveries_event"}),
+    "replay": (
+        replay,
+        {"SCAN log", "SCAN anon_1", "SCAN anon_2", "deliveries_replay", "replays_unfinished", "deliveries_event"},
+    ),
+    "due, replayed": (
+        lambda scene: scene.stores.deliveries.due("s", now=NOON, limit=10, replayed=True),
+        {DUE, "deliveries_forced"},
+    ),
     "cancel orphans": (cancel_orphans, {DUE, "tombstones_owing", "SCAN log"}),
 }
 

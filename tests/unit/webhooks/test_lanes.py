@@ -688,7 +688,11 @@ async def test_an_ordered_backlog_flows_as_fast_as_its_receiver_answers(world: W
     assert world.receiver.most_in_flight == 1
 
 
-async def test_a_lane_that_may_send_nothing_reads_once_a_second_however_often_it_is_woken(world: World) -> None:
+LOOK = 2
+"""Reads of one look: live work, and what replays made."""
+
+
+async def test_a_lane_that_may_send_nothing_looks_once_a_second_however_often_it_is_woken(world: World) -> None:
     world.store.add(an_endpoint(max_in_flight=1))
     world.owe(50)
     world.receiver.answer = lambda _: (503, "3600")
@@ -698,10 +702,10 @@ async def test_a_lane_that_may_send_nothing_reads_once_a_second_however_often_it
         for _ in range(100):
             world.dispatcher.wake(["sub_1"])
             await world.clock.advance(0.1)
-        assert 1 <= world.store.reads - before <= 11
+        assert LOOK <= world.store.reads - before <= 11 * LOOK
         before = world.store.reads
         await world.clock.advance(10)
-        assert world.store.reads - before <= 1
+        assert world.store.reads - before <= LOOK
 
 
 async def test_a_redelivery_has_a_fresh_schedule_and_its_attempts_count_on(world: World) -> None:

@@ -149,14 +149,16 @@ class SlowStore(MemoryDeliveryStore):
         self.asked = asyncio.Event()
         self.answer = asyncio.Event()
 
-    async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
-        found = await super().due(endpoint_id, now=now, limit=limit)
+    async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
+        found = await super().due(endpoint_id, now=now, limit=limit, replayed=replayed)
         self.asked.set()
         await self.answer.wait()
         return found
 
-    async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
-        found = await super().queue(endpoint_id, limit=limit, per_library=per_library)
+    async def queue(
+        self, endpoint_id: str, *, limit: int, per_library: int = 1, replayed: bool = False
+    ) -> tuple[Delivery, ...]:
+        found = await super().queue(endpoint_id, limit=limit, per_library=per_library, replayed=replayed)
         self.asked.set()
         await self.answer.wait()
         return found
