@@ -190,7 +190,7 @@ class Lane:
         self._shop.budget.settle(self)
 
     def _is_full(self) -> bool:
-        """Whether nothing can start before an attempt ends or its receiver is given another chance, of which it hears."""
+        """Whether nothing can start before an attempt ends or its receiver gets another chance, of which it hears."""
         return self._gate is not None and self.in_flight >= self._gate.limit(self._shop.clock.now())
 
     def _take(self) -> Delivery | None:

@@ -59,11 +59,15 @@ class Wire:
     async def endpoint(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
         return await self._pass(lambda: self._store.endpoint(endpoint_id))
 
-    async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
-        return await self._pass(lambda: self._store.due(endpoint_id, now=now, limit=limit))
+    async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
+        return await self._pass(lambda: self._store.due(endpoint_id, now=now, limit=limit, replayed=replayed))
 
-    async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
-        return await self._pass(lambda: self._store.queue(endpoint_id, limit=limit, per_library=per_library))
+    async def queue(
+        self, endpoint_id: str, *, limit: int, per_library: int = 1, replayed: bool = False
+    ) -> tuple[Delivery, ...]:
+        return await self._pass(
+            lambda: self._store.queue(endpoint_id, limit=limit, per_library=per_library, replayed=replayed)
+        )
 
     async def lanes(self) -> Mapping[str, datetime]:
         return await self._pass(self._store.lanes)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.clock import START, quiet, until
 from tests.fakes.deliveries import a_delivery, an_endpoint
-from tests.unit.webhooks.test_lanes import World
+from tests.fakes.world import World
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.endpoints import Ordering, Status
 
