@@ -133,8 +133,7 @@ class DeliveryTally:
             match settlement.verdict:
                 case Delivered():
                     self._delivered += 1
-                    if settlement.delivery.replay_id is None:
-                        self._latency += settlement.at - settlement.delivery.created_at
+                    self._latency += settlement.latency or timedelta(0)
                 case Dead():
                     self._dead += 1
 

@@ -211,6 +211,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         cursor=row.cursor,
         body=event.body,
         event_time=row.event_time,
+        accepted_at=row.accepted_at,
         traceparent=row.traceparent,
         created_at=row.created_at,
         due_at=row.due_at,

@@ -67,6 +67,7 @@ def _delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delive
         cursor=event.cursor,
         body=event.body,
         event_time=event.timestamp,
+        accepted_at=event.accepted_at,
         traceparent=event.traceparent,
         created_at=now,
         due_at=now,
