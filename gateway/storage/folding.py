@@ -174,9 +174,7 @@ async def _old(connection: AsyncConnection, interval: Interval, before: datetime
     for dimension in (ALL, TYPE, LIBRARY):
         some = (
             select(*_PRIMARY)
-            .where(
-                rollups.c.interval == interval.value, rollups.c.dimension == dimension, rollups.c.start < before
-            )
+            .where(rollups.c.interval == interval.value, rollups.c.dimension == dimension, rollups.c.start < before)
             .order_by(rollups.c.start)
             .limit(ROWS_AT_ONCE)
         )

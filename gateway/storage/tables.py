@@ -233,7 +233,7 @@ delivery_counts = Table(
 )
 for _dialect, _triggers in COUNT_DELIVERIES.items():
     for _trigger in _triggers:
-        event.listen(metadata, "after_create", DDL(_trigger).execute_if(dialect=_dialect))
+        event.listen(metadata, "after_create", DDL(_trigger).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call] # SQLAlchemy's own
 
 # One row a batch that was settled, written with it, until it is added to the rollups: settling reads nothing of them.
 tallies = Table(

@@ -11,6 +11,7 @@ from litestar import Litestar
 
 from gateway.errors import Overloaded
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.routes import create_http
 from gateway.http.services import Publishing, Services
 from gateway.http.tokens import TokenDesk
@@ -19,7 +20,7 @@ from gateway.ports import EventLog
 from gateway.publishing import Publisher
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
-from tests.http.doubles import Desk, Keys, Subscriptions
+from tests.http.doubles import CannedRollups, Desk, Keys, Subscriptions
 from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
 
@@ -49,6 +50,8 @@ class Api:
         self.publisher = publisher_of(self.log)
         self.subscriptions = Subscriptions()
         self.desk = Desk()
+        self.rollups = CannedRollups()
+        self.requests = Requests()
         self.woken: list[str] = []
         self.changed: list[str] = []
         self.drains = False
@@ -62,6 +65,9 @@ class Api:
             desk=self.desk,
             clock=self.clock,
             statistics=lambda: STATISTICS,
+            rollups=self.rollups,
+            metrics=self._metrics,
+            requests=self.requests,
             check_url=check_url,
             wake=self._wake,
             changed=self.changed.append,
@@ -105,6 +111,9 @@ class Api:
 
     async def _ping(self, subscription: Subscription) -> Attempt:
         return Attempt(number=1, started_at=self.moment, duration=timedelta(milliseconds=12.5), status_code=204)
+
+    async def _metrics(self) -> bytes:
+        return b"gateway_up 1.0\n"
 
     async def _ready(self) -> None:
         if self.drains:

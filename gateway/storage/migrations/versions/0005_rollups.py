@@ -16,27 +16,43 @@ SELECT
     sum(CASE WHEN status = 'cancelled' THEN 1 ELSE 0 END)
 FROM deliveries GROUP BY subscription_id
 """
-TRIGGERS = (
-    "CREATE TRIGGER deliveries_made AFTER INSERT ON deliveries BEGIN "
-    "INSERT INTO delivery_counts (subscription_id, pending, delivered, dead, cancelled) "
-    "VALUES (NEW.subscription_id, NEW.status = 'pending', NEW.status = 'delivered', NEW.status = 'dead', "
-    "NEW.status = 'cancelled') "
-    "ON CONFLICT (subscription_id) DO UPDATE SET pending = pending + excluded.pending, "
-    "delivered = delivered + excluded.delivered, dead = dead + excluded.dead, "
-    "cancelled = cancelled + excluded.cancelled; END",
-    "CREATE TRIGGER deliveries_changed AFTER UPDATE OF status ON deliveries WHEN NEW.status <> OLD.status BEGIN "
-    "UPDATE delivery_counts SET "
-    "pending = pending + (NEW.status = 'pending') - (OLD.status = 'pending'), "
-    "delivered = delivered + (NEW.status = 'delivered') - (OLD.status = 'delivered'), "
-    "dead = dead + (NEW.status = 'dead') - (OLD.status = 'dead'), "
-    "cancelled = cancelled + (NEW.status = 'cancelled') - (OLD.status = 'cancelled') "
-    "WHERE subscription_id = NEW.subscription_id; END",
-    "CREATE TRIGGER deliveries_gone AFTER DELETE ON deliveries BEGIN "
-    "UPDATE delivery_counts SET "
-    "pending = pending - (OLD.status = 'pending'), delivered = delivered - (OLD.status = 'delivered'), "
-    "dead = dead - (OLD.status = 'dead'), cancelled = cancelled - (OLD.status = 'cancelled') "
-    "WHERE subscription_id = OLD.subscription_id; END",
-)
+COUNT_MADE = """
+CREATE TRIGGER deliveries_made AFTER INSERT ON deliveries
+BEGIN
+    INSERT INTO delivery_counts (subscription_id, pending, delivered, dead, cancelled)
+    VALUES (
+        NEW.subscription_id,
+        NEW.status = 'pending', NEW.status = 'delivered', NEW.status = 'dead', NEW.status = 'cancelled'
+    )
+    ON CONFLICT (subscription_id) DO UPDATE SET
+        pending = pending + excluded.pending,
+        delivered = delivered + excluded.delivered,
+        dead = dead + excluded.dead,
+        cancelled = cancelled + excluded.cancelled;
+END
+"""
+COUNT_CHANGED = """
+CREATE TRIGGER deliveries_changed AFTER UPDATE OF status ON deliveries WHEN NEW.status <> OLD.status
+BEGIN
+    UPDATE delivery_counts SET
+        pending = pending + (NEW.status = 'pending') - (OLD.status = 'pending'),
+        delivered = delivered + (NEW.status = 'delivered') - (OLD.status = 'delivered'),
+        dead = dead + (NEW.status = 'dead') - (OLD.status = 'dead'),
+        cancelled = cancelled + (NEW.status = 'cancelled') - (OLD.status = 'cancelled')
+    WHERE subscription_id = NEW.subscription_id;
+END
+"""
+COUNT_GONE = """
+CREATE TRIGGER deliveries_gone AFTER DELETE ON deliveries
+BEGIN
+    UPDATE delivery_counts SET
+        pending = pending - (OLD.status = 'pending'),
+        delivered = delivered - (OLD.status = 'delivered'),
+        dead = dead - (OLD.status = 'dead'),
+        cancelled = cancelled - (OLD.status = 'cancelled')
+    WHERE subscription_id = OLD.subscription_id;
+END
+"""
 
 
 def upgrade() -> None:
@@ -51,7 +67,7 @@ def upgrade() -> None:
     )
     op.execute(COUNTED)
     if op.get_bind().dialect.name == "sqlite":
-        for trigger in TRIGGERS:
+        for trigger in (COUNT_MADE, COUNT_CHANGED, COUNT_GONE):
             op.execute(trigger)
     op.create_table(
         "tallies",
