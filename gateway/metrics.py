@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -22,13 +22,11 @@ from prometheus_client.registry import Collector
 
 from gateway.distribution import Distribution
 from gateway.errors import StorageUnavailable
-from gateway.events import Position
-from gateway.fanout import Fanout
+from gateway.events import Cursor, Position
 from gateway.ports import EventLog
 from gateway.rollups import Overview, Rollups
 from gateway.statistics import Counters, DeliveryTally, Publishing
 from gateway.streams.streaming import Streams
-from gateway.tail import Tail
 from gateway.times import Clock
 from gateway.version import __version__
 from webhooks.dispatcher import Dispatcher
@@ -65,6 +63,13 @@ class Metrics(Collector):
 # --- the database's -----------------------------------------------------------------------------------------------
 
 
+class Reader(Protocol):
+    """Something that follows the log."""
+
+    @property
+    def cursor(self) -> Cursor: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     position: Position
@@ -97,7 +102,7 @@ class Looks:
                 self._found = None
             self._looked_at = self._monotonic()
 
-    def families(self, tail: Tail, fanout: Fanout) -> Iterator[Metric]:
+    def families(self, tail: Reader, fanout: Reader) -> Iterator[Metric]:
         found = self._found
         yield gauge("gateway_database_up", "Whether the database answered when it was last asked.", found is not None)
         if found is None:

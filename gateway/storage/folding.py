@@ -52,13 +52,15 @@ class Folding:
     database: Database
     most_names: int = MOST_NAMES
     most_names_of_all: int = MOST_NAMES_OF_ALL
+    bytes_at_once: int = BYTES_AT_ONCE
+    rows_at_once: int = ROWS_AT_ONCE
 
     async def fold(self) -> bool:
         """Add some tallies to the rollups. False: there were none."""
 
         async def work(transaction: Transaction) -> bool:
             connection = transaction.connection
-            ids, found = await _some_tallies(connection)
+            ids, found = await _some_tallies(connection, self.bytes_at_once)
             if not ids:
                 return False
             await self._add(connection, found)
@@ -73,7 +75,7 @@ class Folding:
 
         async def work(transaction: Transaction) -> bool:
             for interval in Interval:
-                if rows := await _old(transaction.connection, interval, now - interval.kept):
+                if rows := await _old(transaction.connection, interval, now - interval.kept, self.rows_at_once):
                     await transaction.connection.execute(_DROP, rows)
                     return True
             return False
@@ -139,11 +141,11 @@ def figures_of(row: Any) -> Figures:  # noqa: ANN401 - a row of rollups
     )
 
 
-async def _some_tallies(connection: AsyncConnection) -> tuple[Sequence[int], list[Tally]]:
+async def _some_tallies(connection: AsyncConnection, max_bytes: int) -> tuple[Sequence[int], list[Tally]]:
     """The oldest, held until the transaction ends: who folds beside this waits for the same ones, and they are gone."""
     sizes = select(tallies.c.id, func.length(tallies.c.figures)).order_by(tallies.c.id).limit(TALLIES_AT_ONCE)
     seen = [(id_, size) for id_, size in await connection.execute(sizes.with_for_update())]
-    if (last := within(seen, BYTES_AT_ONCE)) is None:
+    if (last := within(seen, max_bytes)) is None:
         return [], []
     ids = [id_ for id_, _ in seen if id_ <= last]
     rows = (await connection.execute(select(tallies.c.figures).where(tallies.c.id.in_(ids)))).scalars()
@@ -169,14 +171,14 @@ async def _names(connection: AsyncConnection, groups: Collection[tuple[Any, ...]
     return found
 
 
-async def _old(connection: AsyncConnection, interval: Interval, before: datetime) -> list[dict[str, Any]]:
+async def _old(connection: AsyncConnection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
     """Primary keys of some that began before *before*, as parameters of `_DROP`."""
     for dimension in (ALL, TYPE, LIBRARY):
         some = (
             select(*_PRIMARY)
             .where(rollups.c.interval == interval.value, rollups.c.dimension == dimension, rollups.c.start < before)
             .order_by(rollups.c.start)
-            .limit(ROWS_AT_ONCE)
+            .limit(limit)
         )
         if rows := (await connection.execute(some)).all():
             return [{f"old_{name}": value for name, value in row._asdict().items()} for row in rows]

@@ -18,7 +18,7 @@ from gateway.storage.tallies import all_tallies
 from webhooks.deliveries import DeliveryStatus
 from webhooks.endpoints import Health, Status
 
-_ROWS_AT_ONCE = 1_000
+ROWS_AT_ONCE = 1_000
 _STATUSES = tuple(status.value for status in DeliveryStatus)
 _DIMENSIONS = {Grouping.TYPE: TYPE, Grouping.LIBRARY: LIBRARY}
 
@@ -26,12 +26,16 @@ _DIMENSIONS = {Grouping.TYPE: TYPE, Grouping.LIBRARY: LIBRARY}
 class SqlRollups:
     """`gateway.rollups.Rollups` over a `Database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, examined_rows: int = EXAMINED_ROWS, rows_at_once: int = ROWS_AT_ONCE
+    ) -> None:
         self._database = database
+        self._examined_rows = examined_rows
+        self._rows_at_once = rows_at_once
 
     async def list(self, query: RollupQuery) -> Listing[Rollup, Place]:
         async with self._database.reading() as connection:
-            return await _page(connection, query)
+            return await self._page(connection, query)
 
     async def standing(self, subscription_id: str, *, since: datetime) -> Standing:
         query = RollupQuery(
@@ -50,7 +54,7 @@ class SqlRollups:
         )
         async with self._database.reading() as connection:
             recent = Figures()
-            for rollup in (await _page(connection, query)).rows:
+            for rollup in (await self._page(connection, query)).rows:
                 recent.add(rollup.figures)
             counted = select(delivery_counts).where(delivery_counts.c.subscription_id == subscription_id)
             lane = select(lanes).where(lanes.c.subscription_id == subscription_id)
@@ -73,6 +77,28 @@ class SqlRollups:
                 oldest_due_at=min(due, default=None),
             )
 
+    async def _page(self, connection: AsyncConnection, query: RollupQuery) -> Listing[Rollup, Place]:
+        """Rows by falling (start, name, subscription): those of one group come together, and are read to their end."""
+        reading = _Reading(connection, query)
+        complete, more = None, True  # the place down to which groups are whole
+        while (
+            more
+            and len(reading.groups) <= query.limit + 1
+            and (reading.examined < self._examined_rows or complete is None)
+        ):
+            complete, more = await reading.on(complete, self._rows_at_once)
+        if not more:
+            complete = None
+        await reading.add_tallies(down_to=complete)
+        places = sorted((place for place in reading.groups if complete is None or place >= complete), reverse=True)
+        page = tuple(
+            Rollup(start=start, group=group or None, figures=reading.groups[start, group])
+            for start, group in places[: query.limit]
+        )
+        if len(places) > query.limit:
+            complete = places[query.limit - 1]
+        return Listing(page, None if complete is None else Place(start=complete[0], group=complete[1]))
+
 
 _OLDEST = select(
     select(deliveries.c.due_at)
@@ -85,25 +111,6 @@ _OLDEST = select(
 
 def _counts(row: Any) -> dict[str, int]:  # noqa: ANN401 - a row with a column for each status
     return {status: 0 if row is None else getattr(row, status) or 0 for status in _STATUSES}
-
-
-async def _page(connection: AsyncConnection, query: RollupQuery) -> Listing[Rollup, Place]:
-    """Rows by falling (start, name, subscription): those of one group come together, and are read to their end."""
-    reading = _Reading(connection, query)
-    complete, more = None, True  # the place up to which groups are whole
-    while more and len(reading.groups) <= query.limit + 1 and (reading.examined < EXAMINED_ROWS or complete is None):
-        complete, more = await reading.on(complete)
-    if not more:
-        complete = None
-    await reading.add_tallies(down_to=complete)
-    places = sorted((place for place in reading.groups if complete is None or place >= complete), reverse=True)
-    page = tuple(
-        Rollup(start=start, group=group or None, figures=reading.groups[start, group])
-        for start, group in places[: query.limit]
-    )
-    if len(places) > query.limit:
-        complete = places[query.limit - 1]
-    return Listing(page, None if complete is None else Place(start=complete[0], group=complete[1]))
 
 
 class _Reading:
@@ -119,9 +126,9 @@ class _Reading:
         self.examined = 0
         self.groups: dict[_GroupPlace, Figures] = {}
 
-    async def on(self, complete: "_GroupPlace | None") -> "tuple[_GroupPlace | None, bool]":
-        """Some more rows. Up to where groups are whole now (it was *complete* before), and whether there are more."""
-        rows = (await self._connection.execute(self._rows().limit(_ROWS_AT_ONCE))).all()
+    async def on(self, complete: "_GroupPlace | None", limit: int) -> "tuple[_GroupPlace | None, bool]":
+        """Some more rows. Down to where groups are whole now (it was *complete* before), and whether there are more."""
+        rows = (await self._connection.execute(self._rows().limit(limit))).all()
         await self._learn({row.subscription_id for row in rows})
         before = None if self._last is None else self._place(self._last)
         for row in rows:
@@ -132,7 +139,7 @@ class _Reading:
             self._add(key, figures_of(row))
             self._last = key
         self.examined += len(rows)
-        return complete, len(rows) == _ROWS_AT_ONCE
+        return complete, len(rows) == limit
 
     async def add_tallies(self, *, down_to: "_GroupPlace | None") -> None:
         """What is not in the rollups yet, of groups that are whole otherwise."""
@@ -200,9 +207,9 @@ class _Reading:
 
     async def _learn(self, ids: AbstractSet[str]) -> None:
         """Which of *ids* the caller may see: by their libraries, or those on their tombstones."""
-        if self._query.libraries is None:
-            return
         unknown = sorted(ids - self._seen.keys())
+        if self._query.libraries is None or not unknown:
+            return
         for table, column in ((tombstones, tombstones.c.subscription_id), (subscriptions, subscriptions.c.id)):
             wanted = select(column, table.c.libraries).where(column.in_(unknown))
             for id_, libraries in await self._connection.execute(wanted):
