@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import msgspec
 
+from gateway import metrics
 from gateway.admin_key import ensure_admin_key
 from gateway.bus.memory import MemoryBus
 from gateway.errors import NotFound, Overloaded
@@ -20,6 +21,7 @@ from gateway.events import Page
 from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
 from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.routes import create_http
 from gateway.http.services import Services
 from gateway.http.streams import stream_routes
@@ -29,6 +31,7 @@ from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
 from gateway.replay import Replayer
+from gateway.rolling_up import RollingUp
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
@@ -36,9 +39,11 @@ from gateway.storage.database import Database
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
 from gateway.storage.fanout import SqlFanoutStore
+from gateway.storage.folding import Folding
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
 from gateway.storage.replays import SqlReplayStore
+from gateway.storage.rollups import SqlRollups
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
@@ -79,6 +84,8 @@ class Gateway:
         self._counters = Counters()
         self._counted = CountedPublisher(self._publisher, self._counters)
         self._tally = DeliveryTally()
+        rollups = SqlRollups(self._database)
+        self._rolling_up = RollingUp(Folding(self._database), clock=clock)
 
         networks = parse_networks(settings.destination_allow)
         self._transport = transport or VettingTransport(Guard(networks))
@@ -118,6 +125,17 @@ class Gateway:
                 subscriptions=self._fanout.subscriptions, behind=max(0, self._tail.cursor - self._fanout.cursor)
             )
         )
+        requests = Requests()
+        looks = metrics.Looks(self.log, rollups, clock=clock)
+        exposition = metrics.Metrics(
+            metrics.build,
+            lambda: metrics.publishing(self._counters, self._publisher),
+            lambda: metrics.webhooks(self._tally, self._dispatcher),
+            lambda: metrics.of_streams(self._streams),
+            lambda: looks.families(self._tail, self._fanout),
+            requests.families,
+            refresh=looks.refresh,
+        )
         self.app = create_http(
             Services(
                 log=self.log,
@@ -130,6 +148,9 @@ class Gateway:
                 replays=self._replays,
                 clock=clock,
                 statistics=self._counters.figures,
+                rollups=rollups,
+                metrics=exposition.text,
+                requests=requests,
                 check_url=lambda url: check_url(url, networks),
                 wake=self._dispatcher.wake,
                 changed=self._dispatcher.changed,
@@ -156,6 +177,7 @@ class Gateway:
             await stack.enter_async_context(running("fanout", self._fanout.run))
             await stack.enter_async_context(running("replays", self._replays.run))
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
+            await stack.enter_async_context(running("rolling_up", self._rolling_up.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
             await stack.enter_async_context(self._streams)

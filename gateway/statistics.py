@@ -8,16 +8,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final, Protocol
 
+from gateway.distribution import LONG_SECONDS, SECONDS, Distribution
 from gateway.events import GATEWAY_PREFIX, Draft
 from gateway.ports import Appended, IdTaken
-from webhooks.deliveries import Settlement
-from webhooks.verdicts import Dead, Delivered
+from webhooks.deliveries import Attempt, Failure, Settlement
+from webhooks.verdicts import Dead, Delivered, Reason, Verdict
 
 MAX_TYPES: Final = 1000
 """Publishers choose the names of types; beyond these, events are counted without theirs."""
+
+
+DELIVERED: Final = "delivered"
+REFUSED: Final = "refused"
+"""Answered, but not with a 2xx."""
+FAULT: Final = "fault"
+"""Not even sent, by a fault of the gateway's own."""
+OUTCOMES: Final = (DELIVERED, REFUSED, *(failure.value for failure in Failure), FAULT)
+DEATHS: Final = (Reason.EXHAUSTED, Reason.EXPIRED, Reason.GONE, Reason.FORBIDDEN_DESTINATION)
 
 
 class Publishing(Protocol):
@@ -64,6 +73,19 @@ class Counters:
     def add(self, source: Callable[[], Share]) -> None:
         """Ask *source* for its share whenever figures are wanted."""
         self._sources.append(source)
+
+    @property
+    def by_type(self) -> Mapping[str, int]:
+        """Events that were new, by type: at most `MAX_TYPES` of them."""
+        return self._by_type
+
+    @property
+    def of_other_types(self) -> int:
+        return self._of_other_types
+
+    @property
+    def duplicates(self) -> int:
+        return self._duplicates
 
     def published(self, drafts: Sequence[Draft], appended: Appended) -> None:
         """*appended* is what the log made of *drafts*."""
@@ -126,35 +148,50 @@ class DeliveryTally:
     """What webhooks have delivered. A replay counts, but says nothing about how long an event takes."""
 
     def __init__(self) -> None:
-        self._delivered = self._untimed = self._attempts = self._dead = 0
-        self._latency = timedelta(0)
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        """Attempts, by what became of them."""
+        self.deaths: Counter[str] = Counter({reason.value: 0 for reason in DEATHS})
+        """Deliveries that were given up, by reason."""
+        self.delivered = 0
+        self.durations = Distribution(SECONDS)
+        """Of attempts."""
+        self.latencies = Distribution(LONG_SECONDS)
+        """From acceptance to delivery."""
 
     def count(self, settlements: Sequence[Settlement]) -> None:
         """*settlements* have been stored."""
         for settlement in settlements:
-            self._attempts += settlement.attempt is not None
+            if settlement.attempt is not None:
+                self.outcomes[_outcome(settlement.attempt, settlement.verdict)] += 1
+                self.durations.observe(settlement.attempt.duration.total_seconds())
             match settlement.verdict:
                 case Delivered():
-                    self._delivered += 1
-                    if settlement.delivery.replay_id is None:
-                        self._latency += settlement.at - settlement.delivery.created_at
-                    else:
-                        self._untimed += 1
-                case Dead():
-                    self._dead += 1
+                    self.delivered += 1
+                    if (latency := settlement.latency) is not None:
+                        self.latencies.observe(max(0.0, latency.total_seconds()))
+                case Dead(reason=reason):
+                    self.deaths[reason.value] += 1
 
     def share(self, *, subscriptions: int, behind: int) -> Share:
         """*subscriptions* there are; for *behind* events their deliveries have yet to be made."""
         return Share(
             subscribers=subscriptions,
             waiting=behind,
-            delivered=self._delivered,
-            latency_seconds=self._latency.total_seconds(),
-            untimed=self._untimed,
+            delivered=self.delivered,
+            latency_seconds=self.latencies.total,
+            untimed=self.delivered - self.latencies.count,
             extras={
                 "subscriptions": subscriptions,
-                "webhooks_delivered": self._delivered,
-                "webhook_attempts": self._attempts,
-                "dead_letters": self._dead,
+                "webhooks_delivered": self.delivered,
+                "webhook_attempts": self.outcomes.total(),
+                "dead_letters": self.deaths.total(),
             },
         )
+
+
+def _outcome(attempt: Attempt, verdict: Verdict) -> str:
+    if isinstance(verdict, Delivered):
+        return DELIVERED
+    if attempt.failure is not None:
+        return attempt.failure.value
+    return FAULT if attempt.status_code is None else REFUSED

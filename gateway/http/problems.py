@@ -84,9 +84,13 @@ def problem(
     )
 
 
+def kind_of(error: GatewayError) -> Kind:
+    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
 def of_gateway(error: GatewayError) -> Response[bytes]:
     """What the gateway itself refused."""
-    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    kind = kind_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"

@@ -16,10 +16,13 @@ from gateway.http.auth import Authentication
 from gateway.http.dead_letters import DeadLetterController
 from gateway.http.deliveries import DeliveryController
 from gateway.http.events import EventController
+from gateway.http.figures import FigureController
 from gateway.http.handshakes import Handshakes
 from gateway.http.health import HealthController
 from gateway.http.keys import KeyController
 from gateway.http.manual import ManualController
+from gateway.http.measuring import Measuring
+from gateway.http.metrics import MetricsController
 from gateway.http.problems import EXCEPTION_HANDLERS
 from gateway.http.replays import ReplayController, SubscriptionReplayController
 from gateway.http.services import Services
@@ -39,7 +42,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     DeadLetterController,
     ReplayController,
     KeyController,
+    FigureController,
     HealthController,
+    MetricsController,
     ManualController,
 )
 
@@ -62,7 +67,10 @@ def create_http(
     return Litestar(
         route_handlers=[*CONTROLLERS, *route_handlers],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
-        middleware=[DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        middleware=[
+            DefineMiddleware(Measuring, requests=services.requests),
+            DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens),
+        ],
         plugins=[Handshakes()],
         before_request=_options,
         exception_handlers=EXCEPTION_HANDLERS,

@@ -11,9 +11,11 @@ from litestar.params import SkipValidation
 from gateway.events import Draft, Position
 from gateway.filters import Filter
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.tokens import TokenDesk
 from gateway.ports import Appended, DeliveryDesk, EventLog, KeyStore, Statistics, SubscriptionStore
 from gateway.replay import Prospect
+from gateway.rollups import Rollups
 from gateway.subscriptions import Subscription
 from gateway.times import Clock
 from webhooks.deliveries import Attempt
@@ -64,6 +66,11 @@ class Services:
     clock: Clock
     statistics: Callable[[], Statistics]
     """What `GET /v1/events/stats` answers."""
+    rollups: Rollups
+    metrics: Callable[[], Awaitable[bytes]]
+    """What `GET /metrics` answers."""
+    requests: Requests
+    """Counts what this API answers."""
     check_url: Callable[[str], str]
     """A destination, normalised. Raises ValueError, in words for a person, when it is not one."""
     wake: Callable[[Iterable[str]], None]

@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Row,
-    ScalarSelect,
     Select,
     bindparam,
     func,
@@ -23,13 +22,14 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, EventType, LoggedEvent
+from gateway.storage.backlog import earliest_due
 from gateway.storage.database import Database, Transaction
 from gateway.storage.rows import within
 from gateway.storage.settling import settle
 from gateway.storage.subscription_rows import endpoint_of, health_of
 from gateway.storage.tables import FORCED, LIVE, PENDING, REPLAYED, deliveries, events, lanes, replays, subscriptions
 from webhooks.deliveries import Delivery, Settlement
-from webhooks.endpoints import Endpoint, Health, Status
+from webhooks.endpoints import Endpoint, Health
 from webhooks.ports import Due
 
 BODY_BYTES = 8 * 2**20
@@ -87,9 +87,7 @@ class SqlDeliveryStore:
 
     async def lanes(self) -> Mapping[str, datetime]:
         async with self._database.reading() as connection:
-            rows = (await connection.execute(_LANES)).all()
-        earliest = {id_: [moment for moment in moments if moment is not None] for id_, *moments in rows}
-        return {id_: min(moments) for id_, moments in earliest.items() if moments}
+            return await earliest_due(connection)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         async def work(transaction: Transaction) -> None:
@@ -168,16 +166,6 @@ def _pending(table: FromClause) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _earliest_due(rank: int) -> ScalarSelect[Any]:
-    return (
-        select(deliveries.c.due_at)
-        .where(deliveries.c.subscription_id == subscriptions.c.id, deliveries.c.rank == rank, PENDING)
-        .order_by(deliveries.c.due_at)
-        .limit(1)
-        .scalar_subquery()
-    )
-
-
 # Made once: to put them together takes longer than to run them.
 _FORCED = _by_due_time(FORCED)
 _WAITING = _by_due_time(PENDING)
@@ -199,9 +187,6 @@ _ENDPOINT = (
     select(subscriptions, *(column for column in lanes.c if column is not lanes.c.subscription_id))
     .outerjoin(lanes, lanes.c.subscription_id == subscriptions.c.id)
     .where(subscriptions.c.id == bindparam("endpoint_id"))
-)
-_LANES = select(subscriptions.c.id, _earliest_due(LIVE), _earliest_due(REPLAYED)).where(
-    subscriptions.c.status == Status.ACTIVE.value
 )
 
 
@@ -240,6 +225,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         cursor=row.cursor,
         body=event.body,
         event_time=row.event_time,
+        accepted_at=row.accepted_at,
         traceparent=row.traceparent,
         created_at=row.created_at,
         due_at=row.due_at,

@@ -22,3 +22,45 @@ def upsert(connection: AsyncConnection, table: Table) -> Insert:
 
 def _insert(connection: AsyncConnection, table: Table) -> _Insert:
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+_COUNT_MADE = """
+CREATE TRIGGER deliveries_made AFTER INSERT ON deliveries
+BEGIN
+    INSERT INTO delivery_counts (subscription_id, pending, delivered, dead, cancelled)
+    VALUES (
+        NEW.subscription_id,
+        NEW.status = 'pending', NEW.status = 'delivered', NEW.status = 'dead', NEW.status = 'cancelled'
+    )
+    ON CONFLICT (subscription_id) DO UPDATE SET
+        pending = pending + excluded.pending,
+        delivered = delivered + excluded.delivered,
+        dead = dead + excluded.dead,
+        cancelled = cancelled + excluded.cancelled;
+END
+"""
+_COUNT_CHANGED = """
+CREATE TRIGGER deliveries_changed AFTER UPDATE OF status ON deliveries WHEN NEW.status <> OLD.status
+BEGIN
+    UPDATE delivery_counts SET
+        pending = pending + (NEW.status = 'pending') - (OLD.status = 'pending'),
+        delivered = delivered + (NEW.status = 'delivered') - (OLD.status = 'delivered'),
+        dead = dead + (NEW.status = 'dead') - (OLD.status = 'dead'),
+        cancelled = cancelled + (NEW.status = 'cancelled') - (OLD.status = 'cancelled')
+    WHERE subscription_id = NEW.subscription_id;
+END
+"""
+_COUNT_GONE = """
+CREATE TRIGGER deliveries_gone AFTER DELETE ON deliveries
+BEGIN
+    UPDATE delivery_counts SET
+        pending = pending - (OLD.status = 'pending'),
+        delivered = delivered - (OLD.status = 'delivered'),
+        dead = dead - (OLD.status = 'dead'),
+        cancelled = cancelled - (OLD.status = 'cancelled')
+    WHERE subscription_id = OLD.subscription_id;
+END
+"""
+COUNT_DELIVERIES = {"sqlite": (_COUNT_MADE, _COUNT_CHANGED, _COUNT_GONE)}
+"""What keeps `delivery_counts`, by dialect. (PostgreSQL's would be of a statement, over its transition tables, and each
+connection's in rows of its own, so that no two wait for each other.)"""

@@ -67,6 +67,7 @@ def new_delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Del
         cursor=event.cursor,
         body=event.body,
         event_time=event.timestamp,
+        accepted_at=event.accepted_at,
         traceparent=event.traceparent,
         created_at=now,
         due_at=now,

@@ -1,6 +1,6 @@
 """What attempts came to, stored: a batch of any size is a handful of statements, in one transaction.
 
-read the deliveries ─▶ update ─▶ insert attempts ─▶ replace lanes ─▶ (disable) ─▶ (notices)
+read the deliveries ─▶ update ─▶ insert attempts ─▶ tally ─▶ replace lanes ─▶ (disable) ─▶ (notices)
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +18,7 @@ from gateway.storage.database import Transaction
 from gateway.storage.dialects import insert_new, upsert
 from gateway.storage.subscription_rows import row_of_health, subscription_of
 from gateway.storage.tables import PENDING, attempts, deliveries, lanes, subscriptions
+from gateway.storage.tallies import tally
 from gateway.subscriptions import Subscription, disabled, idle_by
 from webhooks.deliveries import DeliveryStatus, Settlement
 from webhooks.verdicts import Dead, Delivered, Retry
@@ -71,6 +72,7 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
     if made := [row_of_attempt(each.delivery.id, each.attempt) for each, _ in known if each.attempt]:
         # A batch that is stored again, because its commit broke, finds its attempts there.
         await connection.execute(insert_new(connection, attempts), made)
+    await tally(connection, known)
     living = [each for each in settlements if each.delivery.endpoint_id in owners]
     if health := {each.delivery.endpoint_id: each.health for each in living}:
         await connection.execute(

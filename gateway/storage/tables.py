@@ -7,11 +7,15 @@ subscriptions ─┬─── what their owners set
                ├─ lanes ──────── what a lane remembers of its receiver
                ├─ deliveries ─┬─ one row an event and subscription
                │              └─ attempts
+               ├─ delivery_counts ── how many deliveries there are, by status
                ├─ replays ────── replays and bulk redeliveries
-               └─ tombstones ─── of deleted ones: who may still see their deliveries
+               ├─ tombstones ─── of deleted ones: who may still see their deliveries
+               └─ rollups ────── what deliveries came to, by minute, hour and day
+tallies ─────────── what is yet to be added to them
 """
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -25,11 +29,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     literal_column,
     text,
 )
 
-from gateway.storage.columns import Json, Moment, Names, Span
+from gateway.storage.columns import Buckets, Json, Moment, Names, Span
+from gateway.storage.dialects import COUNT_DELIVERIES
 
 metadata = MetaData()
 
@@ -145,6 +151,8 @@ lanes = Table(
     Column("circuit_open_until", Moment),
     Column("held_until", Moment),
 )
+OPEN = lanes.c.circuit_open_until.is_not(None)
+Index("lanes_open", lanes.c.subscription_id, sqlite_where=OPEN, postgresql_where=OPEN)
 
 deliveries = Table(
     "deliveries",
@@ -237,4 +245,44 @@ Index(
     replays.c.id,
     sqlite_where=UNFINISHED,
     postgresql_where=UNFINISHED,
+)
+
+# Kept by triggers, so that whatever changes a delivery's status counts, and nothing has to think of it.
+delivery_counts = Table(
+    "delivery_counts",
+    metadata,
+    Column("subscription_id", String(64), primary_key=True),
+    Column("pending", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    Column("dead", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False),
+)
+for _dialect, _triggers in COUNT_DELIVERIES.items():
+    for _trigger in _triggers:
+        event.listen(metadata, "after_create", DDL(_trigger).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call] # SQLAlchemy's own
+
+# One row a batch that was settled, written with it, until it is added to the rollups: settling reads nothing of them.
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("figures", LargeBinary, nullable=False),
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("subscription_id", String(64), primary_key=True),  # empty: all together
+    Column("interval", String(8), primary_key=True),
+    Column("dimension", String(16), primary_key=True),  # all, type, library
+    Column("start", Moment, primary_key=True),
+    Column("name", String(128), primary_key=True),  # empty: everything, or of those beyond as many as have names
+    Column("attempts", BigInteger, nullable=False),
+    Column("failed_attempts", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    Column("dead", BigInteger, nullable=False),
+    Column("durations", Buckets, nullable=False),
+    Column("latencies", Buckets, nullable=False),
+    Index("rollups_newest", "interval", "dimension", "start", "name", "subscription_id"),
+    sqlite_with_rowid=False,
 )

@@ -146,6 +146,7 @@ class Stream:
             self.cursor = self._told = self._around.hub.cursor
             told.append(self.encoding.checkpoint(self._around.write_cursor(self.cursor)))
         else:
+            self._around.counts.replayed.observe(max(0, self._around.hub.cursor - after))
             self.cursor = self._told = after
             if gap is not None:
                 told.append(self._gap_frame(gap))

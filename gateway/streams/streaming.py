@@ -283,8 +283,9 @@ class Streams:
         counts.bytes += sheet.size * members
         counts.events_delivered += delivered
         counts.live_events_delivered += delivered
-        latency = (self._clock() - leaf.events[-1].accepted_at).total_seconds()
-        counts.latency_seconds += max(0.0, latency) * delivered
+        latency = max(0.0, (self._clock() - leaf.events[-1].accepted_at).total_seconds())
+        counts.latency_seconds += latency * delivered
+        counts.lag.observe(latency, delivered)
 
     def _left(self, stream: Stream) -> None:
         self._streams.pop(stream.id, None)

@@ -11,6 +11,7 @@ from litestar import Litestar
 
 from gateway.errors import Overloaded
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.routes import create_http
 from gateway.http.services import Publishing, Services
 from gateway.http.tokens import TokenDesk
@@ -21,7 +22,7 @@ from gateway.replay import Replayer
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
 from tests.fakes.replays import MemoryReplayStore
-from tests.http.doubles import Desk, Keys, Subscriptions
+from tests.http.doubles import CannedRollups, Desk, Keys, Subscriptions
 from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
 
@@ -53,6 +54,8 @@ class Api:
         self.desk = Desk()
         self.replay_store = MemoryReplayStore(self.log)
         self.replays = Replayer(self.replay_store, offer=lambda _: None, changed=lambda _: None)
+        self.rollups = CannedRollups()
+        self.requests = Requests()
         self.woken: list[str] = []
         self.changed: list[str] = []
         self.drains = False
@@ -67,6 +70,9 @@ class Api:
             replays=self.replays,
             clock=self.clock,
             statistics=lambda: STATISTICS,
+            rollups=self.rollups,
+            metrics=self._metrics,
+            requests=self.requests,
             check_url=check_url,
             wake=self._wake,
             changed=self.changed.append,
@@ -110,6 +116,9 @@ class Api:
 
     async def _ping(self, subscription: Subscription) -> Attempt:
         return Attempt(number=1, started_at=self.moment, duration=timedelta(milliseconds=12.5), status_code=204)
+
+    async def _metrics(self) -> bytes:
+        return b"gateway_up 1.0\n"
 
     async def _ready(self) -> None:
         if self.drains:

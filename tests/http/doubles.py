@@ -10,8 +10,10 @@ from gateway.events import Cursor, LoggedEvent
 from gateway.keys import Key
 from gateway.listing import Listing
 from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
+from gateway.rollups import Figures, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.subscriptions import Interest, Subscription
 from webhooks.deliveries import Attempt, DeliveryStatus
+from webhooks.endpoints import Health
 
 
 class Keys:
@@ -185,6 +187,34 @@ class Desk:
             and (query.subscription_id is None or each.subscription_id == query.subscription_id)
             and _holds(query.libraries, each.libraries)
         )
+
+
+class CannedRollups:
+    """Answers what a test has put here, in pages."""
+
+    def __init__(self) -> None:
+        self.kept: list[Rollup] = []
+        self.stands = Standing(
+            counts={status.value: 0 for status in DeliveryStatus},
+            recent=Figures(),
+            oldest_due_at=None,
+            health=Health(),
+        )
+        self.queries: list[RollupQuery] = []
+
+    async def list(self, query: RollupQuery) -> Listing[Rollup, Place]:
+        self.queries.append(query)
+        places = [Place(start=each.start, group=each.group or "") for each in self.kept]
+        begin = 0 if query.resume is None or query.resume not in places else places.index(query.resume) + 1
+        page = tuple(self.kept[begin : begin + query.limit])
+        more = places[begin + len(page) - 1] if page and begin + len(page) < len(self.kept) else None
+        return Listing(page, more)
+
+    async def standing(self, subscription_id: str, *, since: datetime) -> Standing:
+        return self.stands
+
+    async def overview(self) -> Overview:
+        return Overview(counts=self.stands.counts, open_circuits=0, oldest_due_at=None)
 
 
 def _holds(libraries: frozenset[str] | None, needed: frozenset[str] | None) -> bool:

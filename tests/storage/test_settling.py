@@ -218,8 +218,8 @@ async def test_settling_a_large_batch_takes_as_many_statements_as_a_small_one(st
             batch.append(a_settlement(delivery, verdict))
     with statements() as seen:
         await stores.deliveries.settle(batch)
-    # Owners, deliveries, update, attempts, lanes; then the log's: head, events, head.
-    assert len([statement for statement in seen if not statement.startswith("BEGIN")]) == 8
+    # Owners, deliveries, update, attempts, tally, lanes; then the log's: head, events, head.
+    assert len([statement for statement in seen if not statement.startswith("BEGIN")]) == 9
     assert len(batch) == 400
 
 
