@@ -27,6 +27,7 @@ from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
+from gateway.retention import Retention
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
@@ -36,6 +37,7 @@ from gateway.storage.desk import SqlDeliveryDesk
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
+from gateway.storage.retention import SqlRetentionStore
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
@@ -99,6 +101,14 @@ class Gateway:
             clock=clock,
         )
         self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
+        self._retention = Retention(
+            SqlRetentionStore(self._database),
+            events_for=timedelta(seconds=settings.event_retention_seconds),
+            attempts_for=timedelta(seconds=settings.attempt_retention_seconds),
+            clock=clock,
+            passed=lambda: self._tail.cursor,
+            expired=self._dispatcher.changed,
+        )
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
         for feed in feeds:
@@ -148,6 +158,7 @@ class Gateway:
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
+            await stack.enter_async_context(running("retention", self._retention.run))
             await stack.enter_async_context(self._streams)
             stack.callback(install(self._engine()))
             stack.push_async_callback(self.drain)

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 DAY = 86_400
+LONGEST = 100 * 365 * DAY
 RETRY_SCHEDULE = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 
 
@@ -67,9 +68,10 @@ class Settings(BaseSettings):
     """Shorter than the shortest idle time-out of any proxy on the way."""
     max_streams: Annotated[int, Field(ge=0)] = 20_000
     """Beyond it readers are turned away until there is room."""
-    event_retention_seconds: Annotated[float, Field(gt=0)] = 30 * DAY
-    """How long events are kept. Checked, but not applied yet: nothing is removed."""
-    attempt_retention_seconds: Annotated[float, Field(gt=0)] = 30 * DAY
+    event_retention_seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 30 * DAY
+    """How long events are kept. What is still owed to one that leaves becomes a dead letter."""
+    attempt_retention_seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 30 * DAY
+    """How long attempts are kept, and deliveries once they are settled: dead letters too."""
     log_format: Literal["console", "json"] = "console"
 
     @field_validator("database_url")

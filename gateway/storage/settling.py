@@ -153,8 +153,12 @@ def _death(settlement: Settlement, row: Row[Any], owner: _Owner | None) -> Draft
     if not isinstance(verdict, Dead) or owner is None or delivery.event_type.startswith(GATEWAY_PREFIX):
         return None
     return notices.delivery_dead(
-        delivery,
         verdict.reason,
+        delivery_id=delivery.id,
+        subscription_id=delivery.endpoint_id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        event_library_id=delivery.library_id,
         attempt_count=_attempt_count(settlement, row),
         last=settlement.attempt,
         audience=owner.libraries,

@@ -125,6 +125,7 @@ tombstones = Table(
     Column("libraries", Names),
     Column("cursor", BigInteger, nullable=False),  # of its `gateway.subscription.deleted`
     Column("owing", Boolean, nullable=False),  # whether there may be deliveries left to cancel
+    Index("tombstones_cursor", "cursor"),
 )
 OWING = tombstones.c.owing.is_(True)
 Index("tombstones_owing", tombstones.c.subscription_id, sqlite_where=OWING, postgresql_where=OWING)
@@ -184,6 +185,9 @@ _of_deliveries("deliveries_event", "event_id", "id")
 _of_deliveries("deliveries_dead", "id", where=DEAD)
 _of_deliveries("deliveries_dead_of", "subscription_id", "status", "id", where=DEAD)  # status: else it looks no better
 _of_deliveries("deliveries_replay", "replay_id", "status", "id", where=deliveries.c.replay_id.is_not(None))
+# What retention takes away.
+_of_deliveries("deliveries_leaving", "cursor", where=PENDING)
+_of_deliveries("deliveries_settled", "settled_at", where=deliveries.c.settled_at.is_not(None))
 
 attempts = Table(
     "attempts",
@@ -200,6 +204,7 @@ attempts = Table(
     Column("request_headers", Json, nullable=False),
     Column("response_headers", Json, nullable=False),
     Column("response_body", LargeBinary, nullable=False),
+    Index("attempts_started", "started_at"),
 )
 
 replays = Table(
@@ -211,4 +216,5 @@ replays = Table(
     Column("libraries", Names),
     Column("created_at", Moment, nullable=False),
     Column("matched", BigInteger, nullable=False),
+    Index("replays_created", "created_at"),
 )

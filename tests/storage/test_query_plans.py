@@ -6,6 +6,7 @@ The statements are those that the stores really send, explained by SQLite with t
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,11 +15,14 @@ from sqlalchemy import Engine, event
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
+from gateway.storage.retention import SqlRetentionStore
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, a_subscription
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.verdicts import Retry
+
+LATER = NOON + timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,24 @@ async def steer(scene: Scene) -> None:
     await desk.forget(scene.dead.id)
 
 
+async def drop_events(scene: Scene) -> None:
+    await scene.stores.subscriptions.delete(scene.subscription.id)
+    dropped = await SqlRetentionStore(scene.stores.database).drop_events(
+        before=LATER, passed=Cursor(9), limit=10, max_bytes=2**20, most_owed=10
+    )
+    assert (dropped.events, len(dropped.owing)) == (3, 1)
+
+
+async def drop_deliveries(scene: Scene) -> None:
+    assert await SqlRetentionStore(scene.stores.database).drop_deliveries(before=LATER, limit=10) == 1
+
+
+async def drop_others(scene: Scene) -> None:
+    store = SqlRetentionStore(scene.stores.database)
+    await store.drop_attempts(before=LATER, limit=10)
+    await store.drop_remains(before=LATER, limit=10)
+
+
 DUE, ORDER = "deliveries_due", "deliveries_in_order"
 HOT: dict[str, tuple[Work, set[str]]] = {
     # What is done, and all that carries it beside primary keys.
@@ -121,6 +143,19 @@ HOT: dict[str, tuple[Work, set[str]]] = {
     ),
     "retry, cancel, forget": (steer, set()),
     "redeliver": (redeliver, {"deliveries_dead_of", "deliveries_replay", "SCAN log"}),
+    "drop events": (drop_events, {"deliveries_leaving", "SCAN log"}),
+    "drop deliveries": (drop_deliveries, {"deliveries_settled"}),
+    "drop the rest": (
+        drop_others,
+        {
+            "attempts_started",
+            "replays_created",
+            "deliveries_replay",
+            "tombstones_cursor",
+            "deliveries_subscription",
+            "SCAN log",
+        },
+    ),
     "cancel orphans": (cancel_orphans, {DUE, "tombstones_owing", "SCAN log"}),
 }
 

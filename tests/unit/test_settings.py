@@ -34,6 +34,8 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_DELIVERY_AGE_SECONDS", "0", "greater than 0"),
         ("STREAM_HEARTBEAT_SECONDS", "0", "greater than 0"),
         ("MAX_STREAMS", "-1", "0"),
+        ("EVENT_RETENTION_SECONDS", "0", "greater than 0"),
+        ("ATTEMPT_RETENTION_SECONDS", "inf", "3153600000"),
         ("LOG_FORMAT", "xml", "json"),
         ("SECRET_KEY", '["c2VjcmV0"]', "encrypted"),
     ],
