@@ -38,6 +38,7 @@ from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
 from gateway.storage.retention import SqlRetentionStore
+from gateway.storage.sealing import Seal
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
@@ -64,7 +65,8 @@ class Gateway:
         self._clock = clock
         self._draining = False
 
-        self._database = Database(settings.database_url, clock=clock)
+        seal = Seal([key.get_secret_value() for key in settings.secret_key])
+        self._database = Database(settings.database_url, clock=clock, seal=seal)
         bus = MemoryBus()
         self._database.on_commit(bus.announce)
         self.log = SqlEventLog(self._database)

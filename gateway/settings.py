@@ -24,6 +24,13 @@ def _network(text: str) -> str:
         raise ValueError(f"{text!r} is not a network in CIDR form, like 10.0.0.0/8") from error
 
 
+def _secret_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not 16 <= len(text) <= 1024 or not text.isprintable():
+        raise ValueError("expected a Fernet key, or any passphrase of 16 to 1,024 printable characters")
+    return key
+
+
 def _origin(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if text != "*" and (not separator or not scheme or not rest or "/" in rest):
@@ -48,8 +55,8 @@ class Settings(BaseSettings):
     """What tells the processes of one gateway of each other's events."""
     admin_key: SecretStr | None = None
     """An admin key that always works. Unset: one is made with an empty database, and printed once."""
-    secret_key: list[SecretStr] = []
-    """Keys to encrypt secrets at rest with. Refused for now: who sets it relies on it, and it is not there yet."""
+    secret_key: list[Annotated[SecretStr, AfterValidator(_secret_key)]] = []
+    """Keys to encrypt secrets at rest with: the first one writes, all read."""
     cors_origins: list[Annotated[str, AfterValidator(_origin)]] = []
     """Which web origins may read streams; ["*"] is any."""
     destination_allow: list[Annotated[str, AfterValidator(_network)]] = []
@@ -87,13 +94,6 @@ class Settings(BaseSettings):
         if url != "memory://":
             raise ValueError("expected memory://, the bus of one process, which is what SQLite serves")
         return url
-
-    @field_validator("secret_key")
-    @classmethod
-    def _not_yet(cls, keys: list[SecretStr]) -> list[SecretStr]:
-        if keys:
-            raise ValueError("secrets cannot be encrypted at rest yet; unset it to keep them as they are")
-        return keys
 
     @field_validator("admin_key")
     @classmethod

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.storage import migrations, sqlite
+from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
@@ -27,14 +28,20 @@ class Transaction:
     """A write in progress. What is put into `appended` is announced once it is committed."""
 
     connection: AsyncConnection
+    seal: Seal
     appended: list[LoggedEvent] = field(default_factory=list)
 
 
 class Database:
-    """One SQLite file. `async with Database(url)` opens it, migrated and held by this process alone."""
+    """One SQLite file. `async with Database(url)` opens it, migrated and held by this process alone.
 
-    def __init__(self, url: str, *, clock: Clock = system_clock) -> None:
+    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed.
+    """
+
+    def __init__(self, url: str, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> None:
         self.clock = clock
+        self.seal = seal or PLAIN
+        self._checks_seal = seal is not None
         self._path = _path_of(url)
         self._writing = asyncio.Lock()
         self._durable = True
@@ -58,6 +65,9 @@ class Database:
             try:
                 async with self._writer.begin() as connection:
                     await connection.run_sync(migrations.upgrade)
+                    was_sealed = self._checks_seal and await prepare(connection, self.seal)
+                if was_sealed:
+                    await sqlite.empty_wal(self._writer)
             except DBAPIError as error:
                 raise _unavailable("opened", error) from error
             checkpoints = asyncio.create_task(sqlite.Checkpoints(self._path, self._writing).run(), name="checkpoints")
@@ -105,7 +115,7 @@ class Database:
                         await sqlite.set_durable(connection, durable)
                         self._durable = durable
                     async with connection.begin():
-                        transaction = Transaction(connection)
+                        transaction = Transaction(connection, self.seal)
                         result = await work(transaction)
             except DBAPIError as error:
                 raise _unavailable("written to", error) from error

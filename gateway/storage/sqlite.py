@@ -82,6 +82,7 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA wal_autocheckpoint = 0",  # `Checkpoints` runs them apart from the writer
     "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",  # what is replaced or deleted is not to be found in the file any more
     "PRAGMA busy_timeout = 5000",
     "PRAGMA cache_size = -65536",  # KiB
     "PRAGMA temp_store = MEMORY",
@@ -93,6 +94,12 @@ async def set_durable(connection: AsyncConnection, durable: bool) -> None:  # no
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection  # aiosqlite's own
     await driver.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+
+
+async def empty_wal(writer: AsyncEngine) -> None:
+    """Move all of the write-ahead log into the database, and cut it to nothing."""
+    async with writer.connect() as connection:
+        await _checkpoint(connection, "TRUNCATE")
 
 
 class Checkpoints:
@@ -132,6 +139,10 @@ class Checkpoints:
 
     async def _checkpoint(self, mode: str) -> None:
         async with self._engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection  # past SQLAlchemy, which would begin a transaction around it
-            await driver.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
+            await _checkpoint(connection, mode)
+
+
+async def _checkpoint(connection: AsyncConnection, mode: str) -> None:
+    raw = await connection.get_raw_connection()
+    driver: Any = raw.driver_connection  # past SQLAlchemy, which would begin a transaction around it
+    await driver.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")

@@ -82,7 +82,7 @@ vault = Table(
     "vault",
     metadata,
     Column("name", String(32), primary_key=True),
-    Column("value", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),  # sealed
 )
 
 subscriptions = Table(
@@ -95,7 +95,7 @@ subscriptions = Table(
     Column("filter", Text),
     Column("libraries", Names),  # the copy of its key's confinement
     Column("description", Text, nullable=False),
-    Column("headers", Json, nullable=False),
+    Column("headers", LargeBinary, nullable=False),  # JSON, sealed
     Column("signature", String(8), nullable=False),
     Column("ordering", String(16), nullable=False),
     Column("payload", String(16), nullable=False),
@@ -104,7 +104,7 @@ subscriptions = Table(
     Column("timeout_seconds", Float, nullable=False),
     Column("retry_schedule", Json),
     Column("metadata", Json, nullable=False),
-    Column("secrets", Json, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),  # likewise
     Column("status", String(16), nullable=False),
     Column("disabled_reason", Text),
     Column("created_at", Moment, nullable=False),
