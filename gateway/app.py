@@ -31,6 +31,7 @@ from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
 from gateway.replay import Replayer
+from gateway.retention import Retention
 from gateway.rolling_up import RollingUp
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
@@ -43,7 +44,9 @@ from gateway.storage.folding import Folding
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
 from gateway.storage.replays import SqlReplayStore
+from gateway.storage.retention import SqlRetentionStore
 from gateway.storage.rollups import SqlRollups
+from gateway.storage.sealing import Seal
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
@@ -72,7 +75,8 @@ class Gateway:
         self._clock = clock
         self._draining = False
 
-        self._database = Database(settings.database_url, clock=clock)
+        seal = Seal([key.get_secret_value() for key in settings.secret_key])
+        self._database = Database(settings.database_url, clock=clock, seal=seal)
         bus = MemoryBus()
         self._database.on_commit(bus.announce)
         self.log = SqlEventLog(self._database)
@@ -114,6 +118,14 @@ class Gateway:
             clock=clock,
         )
         self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
+        self._retention = Retention(
+            SqlRetentionStore(self._database),
+            events_for=timedelta(seconds=settings.event_retention_seconds),
+            attempts_for=timedelta(seconds=settings.attempt_retention_seconds),
+            clock=clock,
+            passed=lambda: self._tail.cursor,
+            expired=self._dispatcher.changed,
+        )
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
         for feed in feeds:
@@ -180,6 +192,7 @@ class Gateway:
             await stack.enter_async_context(running("rolling_up", self._rolling_up.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
+            await stack.enter_async_context(running("retention", self._retention.run))
             await stack.enter_async_context(self._streams)
             stack.callback(install(self._engine()))
             stack.push_async_callback(self.drain)

@@ -3,7 +3,6 @@
 import sys
 
 import click
-import structlog
 
 from gateway.app import Gateway
 from gateway.errors import GatewayError
@@ -12,10 +11,6 @@ from gateway.settings import BadSetting, Settings, load
 from gateway.storage.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
 from gateway.version import __version__
-
-NOT_APPLIED = {"event_retention_seconds", "attempt_retention_seconds"}
-
-_logger = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -27,8 +22,6 @@ def command() -> None:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(2)
     configure_logs(settings.log_format)
-    for name in sorted(settings.model_fields_set & NOT_APPLIED):
-        _logger.warning("setting.not_applied_yet", name=f"GATEWAY_{name.upper()}", effect="nothing is ever removed")
     gateway = Gateway(settings)
     try:
         serve(

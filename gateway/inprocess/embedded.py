@@ -20,7 +20,7 @@ async def open_engine(url: str) -> AsyncIterator[Engine]:
     ValueError: *url* is no database that can be used.
     DatabaseInUse: another process has it open.
     """
-    database = Database(url)
+    database = Database(url, seal=None)
     counters = Counters()
     live = MemoryBus()
     log = SqlEventLog(database)

@@ -17,6 +17,7 @@ from gateway.events import Cursor, LoggedEvent, Page
 from gateway.storage import migrations, sqlite
 from gateway.storage.driver import InPlace, InThread
 from gateway.storage.own_loop import OwnLoop
+from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
@@ -29,14 +30,20 @@ class Transaction:
     """A write in progress. What is put into `appended` is announced once it is committed."""
 
     connection: AsyncConnection
+    seal: Seal
     appended: list[LoggedEvent] = field(default_factory=list)
 
 
 class Database:
-    """One SQLite file. `async with Database(url)` opens it, migrated and held by this process alone."""
+    """One SQLite file. `async with Database(url)` opens it, migrated and held by this process alone.
 
-    def __init__(self, url: str, *, clock: Clock = system_clock) -> None:
+    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed.
+    """
+
+    def __init__(self, url: str, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> None:
         self.clock = clock
+        self.seal = seal or PLAIN
+        self._checks_seal = seal is not None
         self._path = _path_of(url)
         self._writing = asyncio.Lock()
         self._durable = True
@@ -59,7 +66,7 @@ class Database:
             self._readers = sqlite.engine(self._path, writer=False, where=InThread)
             stack.push_async_callback(self._readers.dispose)
             try:
-                await self._own.run(self._migrate())
+                await self._own.run(self._prepare())
             except DBAPIError as error:
                 raise _unavailable("opened", error) from error
             checkpoints = asyncio.create_task(sqlite.Checkpoints(self._path, self._writing).run(), name="checkpoints")
@@ -116,15 +123,18 @@ class Database:
                     await sqlite.set_durable(connection, durable)
                     self._durable = durable
                 async with connection.begin():
-                    transaction = Transaction(connection)
+                    transaction = Transaction(connection, self.seal)
                     result = await work(transaction)
         except DBAPIError as error:
             raise _unavailable("written to", error) from error
         return transaction.appended, result
 
-    async def _migrate(self) -> None:
+    async def _prepare(self) -> None:
         async with self._writer.begin() as connection:
             await connection.run_sync(migrations.upgrade)
+            was_sealed = self._checks_seal and await prepare(connection, self.seal)
+        if was_sealed:
+            await sqlite.empty_wal(self._writer)
 
     def _announce(self, appended: list[LoggedEvent]) -> None:
         if not appended:

@@ -59,7 +59,9 @@ class SqlDeliveryStore:
             row = (await connection.execute(_ENDPOINT, {"endpoint_id": endpoint_id})).one_or_none()
         if row is None:
             return None
-        return endpoint_of(row, retry_schedule=self._retry_schedule, now=self._database.clock()), health_of(row)
+        database = self._database
+        endpoint = endpoint_of(row, database.seal, retry_schedule=self._retry_schedule, now=database.clock())
+        return endpoint, health_of(row)
 
     async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
         asked = {"endpoint_id": endpoint_id, "rank": REPLAYED if replayed else LIVE}

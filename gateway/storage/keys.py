@@ -65,14 +65,15 @@ class SqlKeyStore:
         async with self._database.reading() as connection:
             value: bytes | None = await connection.scalar(kept)
         if value is not None:
-            return value
+            return self._database.seal.open(value)
 
         async def work(transaction: Transaction) -> bytes:
             value: bytes | None = await transaction.connection.scalar(kept)
             if value is not None:
-                return value
+                return self._database.seal.open(value)
             made = secrets.token_bytes(32)
-            await transaction.connection.execute(insert(vault), {"name": _SIGNING_KEY, "value": made})
+            sealed = self._database.seal.seal(made)
+            await transaction.connection.execute(insert(vault), {"name": _SIGNING_KEY, "value": sealed})
             return made
 
         return await self._database.write(work)

@@ -13,7 +13,7 @@ from gateway.events import GATEWAY_LIBRARY, Cursor, Draft, EventType
 from gateway.storage.database import Transaction
 from gateway.storage.log import append
 from gateway.subscriptions import Subscription
-from webhooks.deliveries import Attempt, Delivery
+from webhooks.deliveries import Attempt
 from webhooks.verdicts import Reason
 
 CREATED = "gateway.subscription.created"
@@ -42,20 +42,24 @@ def about_subscription(type_: str, subscription: Subscription) -> Draft:
 
 
 def delivery_dead(
-    delivery: Delivery,
     reason: Reason,
     *,
+    delivery_id: str,
+    subscription_id: str,
+    event_id: str,
+    event_type: str,
+    event_library_id: str,
     attempt_count: int,
     last: Attempt | None,
     audience: frozenset[str] | None,
 ) -> Draft:
     """`gateway.delivery.dead`. *last* is the attempt that was the last straw; None when it was given up without one."""
     data = {
-        "delivery_id": delivery.id,
-        "subscription_id": delivery.endpoint_id,
-        "event_id": delivery.event_id,
-        "event_type": delivery.event_type,
-        "event_library_id": delivery.library_id,
+        "delivery_id": delivery_id,
+        "subscription_id": subscription_id,
+        "event_id": event_id,
+        "event_type": event_type,
+        "event_library_id": event_library_id,
         "reason": reason,
         "attempt_count": attempt_count,
         "last_status_code": None if last is None else last.status_code,

@@ -79,7 +79,7 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
             upsert(connection, lanes), [row_of_health(id_, value) for id_, value in health.items()]
         )
     drafts = [
-        *await _troubles(connection, living, now),
+        *await _troubles(transaction, living, now),
         *(
             draft
             for each, row in pending
@@ -155,24 +155,30 @@ def _death(settlement: Settlement, row: Row[Any], owner: _Owner | None) -> Draft
     if not isinstance(verdict, Dead) or owner is None or delivery.event_type.startswith(GATEWAY_PREFIX):
         return None
     return notices.delivery_dead(
-        delivery,
         verdict.reason,
+        delivery_id=delivery.id,
+        subscription_id=delivery.endpoint_id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        event_library_id=delivery.library_id,
         attempt_count=_attempt_count(settlement, row),
         last=settlement.attempt,
         audience=owner.libraries,
     )
 
 
-async def _troubles(connection: AsyncConnection, settlements: Sequence[Settlement], now: datetime) -> list[Draft]:
+async def _troubles(transaction: Transaction, settlements: Sequence[Settlement], now: datetime) -> list[Draft]:
     """Disable the endpoints that are to be, and say so of them and of those that are on the way there."""
     failing = {each.delivery.endpoint_id for each in settlements if each.tell_failing}
     reasons = {each.delivery.endpoint_id: each.disable for each in settlements if each.disable is not None}
     if not failing and not reasons:
         return []
+    connection = transaction.connection
     concerned = select(subscriptions).where(subscriptions.c.id.in_(failing | reasons.keys())).with_for_update()
     drafts: list[Draft] = []
     ended: list[Subscription] = []
-    for before in map(subscription_of, await connection.execute(concerned)):
+    for row in await connection.execute(concerned):
+        before = subscription_of(row, transaction.seal)
         if before.id in failing:
             drafts.append(notices.about_subscription(notices.FAILING, before))
         if before.id in reasons and (after := disabled(before, reasons[before.id], now)) != before:

@@ -50,7 +50,8 @@ class SqlSubscriptionStore:
             )
             created = replace(subscription, created_cursor=cursor)
             own = {"former": [], "filter_since": cursor}
-            await connection.execute(insert(subscriptions), row_of_subscription(created) | own)
+            row = row_of_subscription(created, self._database.seal) | own
+            await connection.execute(insert(subscriptions), row)
             return created
 
         return await self._database.write(work)
@@ -58,7 +59,7 @@ class SqlSubscriptionStore:
     async def get(self, subscription_id: str) -> Subscription | None:
         async with self._database.reading() as connection:
             row = await _row(connection, subscription_id)
-            return None if row is None else subscription_of(row)
+            return None if row is None else subscription_of(row, self._database.seal)
 
     async def list(
         self, *, libraries: frozenset[str] | None, limit: int, before: str | None
@@ -80,7 +81,7 @@ class SqlSubscriptionStore:
             found = await connection.execute(
                 select(subscriptions).where(subscriptions.c.id.in_(shown)).order_by(subscriptions.c.id.desc())
             )
-            page = tuple(map(subscription_of, found))
+            page = tuple(subscription_of(row, self._database.seal) for row in found)
         if len(seen) > len(page):
             return Listing(page, page[-1].id)
         whole = len(rows) < (limit + 1 if libraries is None else EXAMINED_ROWS)
@@ -93,7 +94,7 @@ class SqlSubscriptionStore:
             row = await _row(transaction.connection, subscription_id, for_update=True)
             if row is None:
                 return None
-            before = subscription_of(row)
+            before = subscription_of(row, self._database.seal)
             after = change(before)
             if after != before:
                 cursor = await notices.tell(
@@ -106,7 +107,7 @@ class SqlSubscriptionStore:
                 await transaction.connection.execute(
                     update(subscriptions)
                     .where(subscriptions.c.id == subscription_id)
-                    .values(row_of_subscription(after) | own)
+                    .values(row_of_subscription(after, self._database.seal) | own)
                 )
                 if _starts_afresh(before, after):
                     await transaction.connection.execute(
@@ -123,7 +124,7 @@ class SqlSubscriptionStore:
             row = await _row(transaction.connection, subscription_id, for_update=True)
             if row is None:
                 return False
-            subscription = subscription_of(row)
+            subscription = subscription_of(row, self._database.seal)
             cursor = await notices.tell(
                 transaction, notices.about_subscription(notices.DELETED, subscription), now=self._database.clock()
             )

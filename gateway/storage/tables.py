@@ -90,7 +90,7 @@ vault = Table(
     "vault",
     metadata,
     Column("name", String(32), primary_key=True),
-    Column("value", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),  # sealed
 )
 
 subscriptions = Table(
@@ -103,7 +103,7 @@ subscriptions = Table(
     Column("filter", Text),
     Column("libraries", Names),  # the copy of its key's confinement
     Column("description", Text, nullable=False),
-    Column("headers", Json, nullable=False),
+    Column("headers", LargeBinary, nullable=False),  # JSON, sealed
     Column("signature", String(8), nullable=False),
     Column("ordering", String(16), nullable=False),
     Column("payload", String(16), nullable=False),
@@ -112,7 +112,7 @@ subscriptions = Table(
     Column("timeout_seconds", Float, nullable=False),
     Column("retry_schedule", Json),
     Column("metadata", Json, nullable=False),
-    Column("secrets", Json, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),  # likewise
     Column("status", String(16), nullable=False),
     Column("disabled_reason", Text),
     Column("created_at", Moment, nullable=False),
@@ -135,6 +135,7 @@ tombstones = Table(
     Column("libraries", Names),
     Column("cursor", BigInteger, nullable=False),  # of its `gateway.subscription.deleted`
     Column("owing", Boolean, nullable=False),  # whether there may be deliveries left to cancel
+    Index("tombstones_cursor", "cursor"),
 )
 OWING = tombstones.c.owing.is_(True)
 Index("tombstones_owing", tombstones.c.subscription_id, sqlite_where=OWING, postgresql_where=OWING)
@@ -199,6 +200,9 @@ _of_deliveries("deliveries_dead", "id", where=DEAD)
 _of_deliveries("deliveries_dead_of", "subscription_id", "status", "id", where=DEAD)  # status: else it looks no better
 _OF_REPLAY = deliveries.c.replay_id.is_not(None)
 _of_deliveries("deliveries_replay", "replay_id", "status", "attempt_count", "id", where=_OF_REPLAY)
+# What retention takes away.
+_of_deliveries("deliveries_leaving", "cursor", where=PENDING)
+_of_deliveries("deliveries_settled", "settled_at", where=deliveries.c.settled_at.is_not(None))
 
 attempts = Table(
     "attempts",
@@ -215,6 +219,7 @@ attempts = Table(
     Column("request_headers", Json, nullable=False),
     Column("response_headers", Json, nullable=False),
     Column("response_body", LargeBinary, nullable=False),
+    Index("attempts_started", "started_at"),
 )
 
 replays = Table(
@@ -237,6 +242,7 @@ replays = Table(
     Column("created", BigInteger, nullable=False, server_default=text("0")),
     Column("stopped_at", Moment),
     Column("finished_at", Moment),  # nothing more of it is owed, stopped or not
+    Index("replays_created", "created_at"),
 )
 UNFINISHED = replays.c.finished_at.is_(None)
 Index(

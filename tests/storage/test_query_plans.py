@@ -18,12 +18,15 @@ from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
 from gateway.replays import Selection, Stretch
 from gateway.rollups import Grouping, Interval, Place, RollupQuery
 from gateway.storage.folding import Folding
+from gateway.storage.retention import SqlRetentionStore
 from gateway.storage.rollups import SqlRollups
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, a_subscription
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.verdicts import Retry
+
+LATER = NOON + timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,26 @@ async def drop_old(scene: Scene) -> None:
 
 
 PLACE = Place(start=NOON, group="a")
+
+
+async def drop_events(scene: Scene) -> None:
+    await scene.stores.subscriptions.delete(scene.subscription.id)
+    dropped = await SqlRetentionStore(scene.stores.database).drop_events(
+        before=LATER, passed=Cursor(9), limit=10, max_bytes=2**20, most_owed=10
+    )
+    assert (dropped.events, len(dropped.owing)) == (3, 1)
+
+
+async def drop_deliveries(scene: Scene) -> None:
+    assert await SqlRetentionStore(scene.stores.database).drop_deliveries(before=LATER, limit=10) == 1
+
+
+async def drop_others(scene: Scene) -> None:
+    store = SqlRetentionStore(scene.stores.database)
+    await store.drop_attempts(before=LATER, limit=10)
+    await store.drop_remains(before=LATER, limit=10)
+
+
 DUE, ORDER = "deliveries_due", "deliveries_in_order"
 HOT: dict[str, tuple[Work, set[str]]] = {
     # What is done, and all that carries it beside primary keys.
@@ -213,6 +236,19 @@ HOT: dict[str, tuple[Work, set[str]]] = {
     "how all stand": (
         lambda scene: SqlRollups(scene.stores.database).overview(),
         {"SCAN delivery_counts", "SCAN subscriptions", "lanes_open", DUE},
+    ),
+    "drop events": (drop_events, {"deliveries_leaving", "SCAN log"}),
+    "drop deliveries": (drop_deliveries, {"deliveries_settled"}),
+    "drop the rest": (
+        drop_others,
+        {
+            "attempts_started",
+            "replays_created",
+            "deliveries_replay",
+            "tombstones_cursor",
+            "deliveries_subscription",
+            "SCAN log",
+        },
     ),
     "cancel orphans": (cancel_orphans, {DUE, "tombstones_owing", "SCAN log"}),
 }
