@@ -27,6 +27,7 @@ from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
+from gateway.registry import CheckedPublisher, Registry
 from gateway.retention import Retention
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
@@ -34,6 +35,7 @@ from gateway.storage import notices
 from gateway.storage.database import Database
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
+from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
@@ -76,7 +78,9 @@ class Gateway:
         self._tail = Tail(self.log, bus)
         self._handlers = Handlers(self.log, clock=clock)
         self._counters = Counters()
-        self._counted = CountedPublisher(self._publisher, self._counters)
+        self._event_types = SqlEventTypeStore(self._database)
+        self._registry = Registry()
+        self._counted = CountedPublisher(CheckedPublisher(self._publisher, self._registry), self._counters)
         deliveries = DeliveryTally()
 
         networks = parse_networks(settings.destination_allow)
@@ -113,8 +117,9 @@ class Gateway:
         )
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
-        for feed in feeds:
+        for feed in (self._registry.feed, *feeds):
             self._tail.add(feed)
+        self._counters.add(self._registry.share)
         self._counters.add(self._handlers.share)
         self._counters.add(self._streams.share)
         self._counters.add(
@@ -131,6 +136,8 @@ class Gateway:
                 tokens=TokenDesk(self._keys, keyring, clock),
                 subscriptions=self._subscriptions,
                 desk=SqlDeliveryDesk(self._database),
+                event_types=self._event_types,
+                check_by=self._registry.apply,
                 clock=clock,
                 statistics=self._counters.figures,
                 check_url=lambda url: check_url(url, networks),
@@ -160,6 +167,7 @@ class Gateway:
             await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
+            await self._registry.load(self._event_types)
             await stack.enter_async_context(running("retention", self._retention.run))
             await stack.enter_async_context(self._streams)
             stack.callback(install(self._engine()))

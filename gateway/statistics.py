@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from gateway.events import GATEWAY_PREFIX, Draft
-from gateway.ports import Appended, IdTaken
+from gateway.ports import IdTaken, Misfit, Published
 from webhooks.deliveries import Settlement
 from webhooks.verdicts import Dead, Delivered
 
@@ -27,7 +27,7 @@ class Publishing(Protocol):
     def queue_size(self) -> int:
         """Events that wait for their commit."""
 
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         """Append *drafts*, all or none; durable on return. Raises `Overloaded`."""
 
 
@@ -63,9 +63,9 @@ class Counters:
         """Ask *source* for its share whenever figures are wanted."""
         self._sources.append(source)
 
-    def published(self, drafts: Sequence[Draft], appended: Appended) -> None:
+    def published(self, drafts: Sequence[Draft], appended: Published) -> None:
         """*appended* is what the log made of *drafts*."""
-        if isinstance(appended, IdTaken):
+        if isinstance(appended, IdTaken | Misfit):
             return
         for draft, receipt in zip(drafts, appended, strict=True):
             if receipt.duplicate:
@@ -113,7 +113,7 @@ class CountedPublisher:
     def queue_size(self) -> int:
         return self._publisher.queue_size
 
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         appended = await self._publisher.publish(drafts)
         self._counters.published(drafts, appended)
         return appended

@@ -12,14 +12,16 @@ from litestar import Litestar
 from gateway.errors import Overloaded
 from gateway.http.keyring import KeyRing
 from gateway.http.routes import create_http
-from gateway.http.services import Publishing, Services
+from gateway.http.services import Services
 from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
 from gateway.ports import EventLog
 from gateway.publishing import Publisher
+from gateway.registry import CheckedPublisher, Registry
+from gateway.statistics import Publishing
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
-from tests.http.doubles import Desk, Keys, Subscriptions
+from tests.http.doubles import Desk, EventTypes, Keys, Subscriptions
 from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
 
@@ -47,6 +49,8 @@ class Api:
         self.tokens = TokenDesk(self.keys, self.keyring, self.clock)
         self.log = MemoryEventLog(clock=self.clock, epoch="k3v9")
         self.publisher = publisher_of(self.log)
+        self.event_types = EventTypes()
+        self.registry = Registry()
         self.subscriptions = Subscriptions()
         self.desk = Desk()
         self.woken: list[str] = []
@@ -54,12 +58,14 @@ class Api:
         self.drains = False
         self.services = Services(
             log=self.log,
-            publisher=self.publisher,
+            publisher=CheckedPublisher(self.publisher, self.registry),
             keys=self.keys,
             keyring=self.keyring,
             tokens=self.tokens,
             subscriptions=self.subscriptions,
             desk=self.desk,
+            event_types=self.event_types,
+            check_by=self.registry.apply,
             clock=self.clock,
             statistics=lambda: STATISTICS,
             check_url=check_url,

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
+from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.retention import SqlRetentionStore
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
@@ -85,6 +87,13 @@ async def steer(scene: Scene) -> None:
     await desk.forget(scene.dead.id)
 
 
+async def event_types(scene: Scene) -> None:
+    store = SqlEventTypeStore(scene.stores.database)
+    for name in ("a", "b"):
+        await store.put(EventTypeRecord(type=name))
+    await store.list(limit=10, before="b")
+
+
 async def drop_events(scene: Scene) -> None:
     await scene.stores.subscriptions.delete(scene.subscription.id)
     dropped = await SqlRetentionStore(scene.stores.database).drop_events(
@@ -143,6 +152,7 @@ HOT: dict[str, tuple[Work, set[str]]] = {
     ),
     "retry, cancel, forget": (steer, set()),
     "redeliver": (redeliver, {"deliveries_dead_of", "deliveries_replay", "SCAN log"}),
+    "event types": (event_types, {"event_types_created", "SCAN log"}),
     "drop events": (drop_events, {"deliveries_leaving", "SCAN log"}),
     "drop deliveries": (drop_deliveries, {"deliveries_settled"}),
     "drop the rest": (
