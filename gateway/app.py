@@ -30,6 +30,7 @@ from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
+from gateway.registry import CheckedPublisher, Registry
 from gateway.replay import Replayer
 from gateway.retention import Retention
 from gateway.rolling_up import RollingUp
@@ -39,6 +40,7 @@ from gateway.storage import notices
 from gateway.storage.database import Database
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
+from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.folding import Folding
 from gateway.storage.keys import SqlKeyStore
@@ -86,10 +88,12 @@ class Gateway:
         self._tail = Tail(self.log, bus)
         self._handlers = Handlers(self.log, clock=clock)
         self._counters = Counters()
-        self._counted = CountedPublisher(self._publisher, self._counters)
         self._tally = DeliveryTally()
         rollups = SqlRollups(self._database)
         self._rolling_up = RollingUp(Folding(self._database), clock=clock)
+        self._event_types = SqlEventTypeStore(self._database)
+        self._registry = Registry()
+        self._counted = CountedPublisher(CheckedPublisher(self._publisher, self._registry), self._counters)
 
         networks = parse_networks(settings.destination_allow)
         self._transport = transport or VettingTransport(Guard(networks))
@@ -128,8 +132,9 @@ class Gateway:
         )
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
-        for feed in feeds:
+        for feed in (self._registry.feed, *feeds):
             self._tail.add(feed)
+        self._counters.add(self._registry.share)
         self._counters.add(self._handlers.share)
         self._counters.add(self._streams.share)
         self._counters.add(
@@ -158,6 +163,8 @@ class Gateway:
                 subscriptions=self._subscriptions,
                 desk=SqlDeliveryDesk(self._database),
                 replays=self._replays,
+                event_types=self._event_types,
+                check_by=self._registry.apply,
                 clock=clock,
                 statistics=self._counters.figures,
                 rollups=rollups,
@@ -192,6 +199,7 @@ class Gateway:
             await stack.enter_async_context(running("rolling_up", self._rolling_up.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
+            await self._registry.load(self._event_types)
             await stack.enter_async_context(running("retention", self._retention.run))
             await stack.enter_async_context(self._streams)
             stack.callback(install(self._engine()))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from gateway.errors import Fault
+from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
 from gateway.filters import Filter
 from gateway.keys import Key
@@ -33,6 +35,17 @@ class IdTaken:
 
 
 Appended = tuple[Receipt, ...] | IdTaken
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """The batch holds data that does not fit the schema of its type: each fault with the index of its event, and a
+    pointer that begins at the event."""
+
+    faults: tuple[tuple[int, Fault], ...]
+
+
+Published = Appended | Misfit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +210,25 @@ class FanoutStore(Protocol):
         Answers what was created, by subscription. None, and nothing is written, when the cursor is not at *since*:
         another process has moved it.
         """
+
+
+# --- event types -------------------------------------------------------------------------------------------------
+
+
+class EventTypeStore(Protocol):
+    async def put(self, record: EventTypeRecord) -> EventTypeRecord:
+        """Store it, with its notice (`gateway.event_type.updated`), in place of the one of the same type if there is
+        one. Answers it with the place of the notice.
+
+        Raises:
+            Conflict: there are as many as there may be.
+        """
+
+    async def list(self, *, limit: int, before: str | None) -> Listing[EventTypeRecord, str]:
+        """Those that were stored, newest first, and then the built-in ones, as they are now. *before* is a type."""
+
+    async def active(self) -> Sequence[EventTypeRecord]:
+        """All whose data is to be checked."""
 
 
 # --- deliveries as people see them ---------------------------------------------------------------------------------

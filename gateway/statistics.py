@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from gateway.distribution import LONG_SECONDS, SECONDS, Distribution
 from gateway.events import GATEWAY_PREFIX, Draft
-from gateway.ports import Appended, IdTaken
+from gateway.ports import IdTaken, Misfit, Published
 from webhooks.deliveries import Attempt, Failure, Settlement
 from webhooks.verdicts import Dead, Delivered, Reason, Verdict
 
@@ -36,7 +36,7 @@ class Publishing(Protocol):
     def queue_size(self) -> int:
         """Events that wait for their commit."""
 
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         """Append *drafts*, all or none; durable on return. Raises `Overloaded`."""
 
 
@@ -87,9 +87,9 @@ class Counters:
     def duplicates(self) -> int:
         return self._duplicates
 
-    def published(self, drafts: Sequence[Draft], appended: Appended) -> None:
+    def published(self, drafts: Sequence[Draft], appended: Published) -> None:
         """*appended* is what the log made of *drafts*."""
-        if isinstance(appended, IdTaken):
+        if isinstance(appended, IdTaken | Misfit):
             return
         for draft, receipt in zip(drafts, appended, strict=True):
             if receipt.duplicate:
@@ -138,7 +138,7 @@ class CountedPublisher:
     def queue_size(self) -> int:
         return self._publisher.queue_size
 
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         appended = await self._publisher.publish(drafts)
         self._counters.published(drafts, appended)
         return appended

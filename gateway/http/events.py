@@ -9,7 +9,7 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.params import FromPath, RawBody
 
-from gateway.errors import Conflict, CursorGone, Fault, Forbidden, NotFound, Overloaded
+from gateway.errors import Conflict, CursorGone, Fault, Forbidden, InvalidInput, NotFound, Overloaded
 from gateway.events import Cursor, Draft
 from gateway.explaining import CREATED_LATER, why_none
 from gateway.filters import Candidate
@@ -38,7 +38,7 @@ from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_to
 from gateway.http.services import Use
 from gateway.intake import read_events
 from gateway.keys import Scope
-from gateway.ports import HistoryQuery, IdTaken, Outcome
+from gateway.ports import HistoryQuery, IdTaken, Misfit, Outcome
 
 ACCEPTED = Says(description="It is on disk.", content=Accepted | AcceptedBatch)
 DUPLICATE = Says(description="It was there before, all of it; nothing is new.", content=Accepted | AcceptedBatch)
@@ -55,8 +55,8 @@ class EventController(Controller):
             Operation(
                 summary="Publish one event, or up to 1,000",
                 description="A batch is accepted all or none. The answer comes only after the events are on disk; "
-                "an event that was answered 202 is never lost. An id that is known with other content is a 409, and "
-                "nothing is stored.",
+                "an event that was answered 202 is never lost. An id that is known with other content is a 409, data "
+                "that its type's schema does not allow a 422, and nothing is stored.",
                 body=EventIn | list[EventIn],
                 body_examples={"one": EXAMPLE, "several": [EXAMPLE, {**EXAMPLE, "type": "search.performed"}]},
                 headers={"traceparent": "W3C trace context, passed on to receivers."},
@@ -75,6 +75,12 @@ class EventController(Controller):
                 f"the id {appended.id} is known, with other content",
                 [Fault(place, "is known, with other content")],
             )
+        if isinstance(appended, Misfit):
+            faults = [
+                Fault(f"/{index}{fault.pointer}" if is_batch else fault.pointer, fault.detail)
+                for index, fault in appended.faults
+            ]
+            raise InvalidInput(f"{faults[0].pointer} {faults[0].detail}", faults)
         position = await services.scribe.position()
         receipts = [receipt_json(receipt, position) for receipt in appended]
         status = HTTPStatus.OK if all(receipt.duplicate for receipt in appended) else HTTPStatus.ACCEPTED

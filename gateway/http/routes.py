@@ -15,6 +15,7 @@ from litestar.types import ControllerRouterHandler
 from gateway.http.auth import Authentication
 from gateway.http.dead_letters import DeadLetterController
 from gateway.http.deliveries import DeliveryController
+from gateway.http.event_types import EventTypeController
 from gateway.http.events import EventController
 from gateway.http.figures import FigureController
 from gateway.http.handshakes import Handshakes
@@ -34,6 +35,7 @@ MAX_BODY_BYTES = 10 * 2**20
 
 CONTROLLERS: tuple[type[Controller], ...] = (
     EventController,
+    EventTypeController,
     StreamTokenController,
     SubscriptionController,
     SubscriptionActionController,

@@ -8,12 +8,13 @@ from typing import Protocol
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import Draft, Position
 from gateway.filters import Filter
 from gateway.http.keyring import KeyRing
 from gateway.http.measuring import Requests
 from gateway.http.tokens import TokenDesk
-from gateway.ports import Appended, DeliveryDesk, EventLog, KeyStore, Statistics, SubscriptionStore
+from gateway.ports import DeliveryDesk, EventLog, EventTypeStore, KeyStore, Published, Statistics, SubscriptionStore
 from gateway.replay import Prospect
 from gateway.rollups import Rollups
 from gateway.subscriptions import Subscription
@@ -22,7 +23,7 @@ from webhooks.deliveries import Attempt
 
 
 class Publishing(Protocol):
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         """Append *drafts*, all or none; durable on return. Raises `Overloaded`."""
 
 
@@ -63,6 +64,9 @@ class Services:
     subscriptions: SubscriptionStore
     desk: DeliveryDesk
     replays: Replays
+    event_types: EventTypeStore
+    check_by: Callable[[EventTypeRecord], None]
+    """Hold what is published to it from now on."""
     clock: Clock
     statistics: Callable[[], Statistics]
     """What `GET /v1/events/stats` answers."""

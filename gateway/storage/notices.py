@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from typeid import TypeID
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import GATEWAY_LIBRARY, Cursor, Draft, EventType
 from gateway.storage.database import Transaction
 from gateway.storage.log import append
@@ -24,6 +25,7 @@ FAILING = "gateway.subscription.failing"
 DELETED = "gateway.subscription.deleted"
 DELIVERY_DEAD = "gateway.delivery.dead"
 KEY_REVOKED = "gateway.key.revoked"
+EVENT_TYPE_UPDATED = "gateway.event_type.updated"
 
 
 def about_subscription(type_: str, subscription: Subscription) -> Draft:
@@ -70,6 +72,17 @@ def delivery_dead(
 
 def key_revoked(key_id: str) -> Draft:
     return _notice(KEY_REVOKED, {"key_id": key_id}, None)
+
+
+def event_type_updated(record: EventTypeRecord) -> Draft:
+    """`gateway.event_type.updated`: the whole of it, so that every process checks by it from here on."""
+    data = {
+        "type": record.type,
+        "description": record.description,
+        "schema": record.schema,
+        "validation": record.validation,
+    }
+    return _notice(EVENT_TYPE_UPDATED, data, None)
 
 
 async def tell(transaction: Transaction, *drafts: Draft, now: datetime) -> Cursor:

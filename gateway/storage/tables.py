@@ -3,6 +3,7 @@
 log ─┬─ events ──── one row an event, by cursor
      └─ cursors ─── how far each durable reader (the fan-out) has come
 keys · vault ────── who calls · small secrets of the gateway's own
+event_types ─────── what is known of the data of each
 subscriptions ─┬─── what their owners set
                ├─ lanes ──────── what a lane remembers of its receiver
                ├─ deliveries ─┬─ one row an event and subscription
@@ -91,6 +92,19 @@ vault = Table(
     metadata,
     Column("name", String(32), primary_key=True),
     Column("value", LargeBinary, nullable=False),  # sealed
+)
+
+event_types = Table(
+    "event_types",
+    metadata,
+    Column("type", String(128), primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("schema", Json),
+    Column("validation", String(16), nullable=False),
+    Column("created_cursor", BigInteger, nullable=False),  # of the notice of its first change
+    Column("cursor", BigInteger, nullable=False),  # and of its last
+    Column("updated_at", Moment, nullable=False),
+    Index("event_types_created", "created_cursor"),
 )
 
 subscriptions = Table(

@@ -13,16 +13,18 @@ from gateway.errors import Overloaded
 from gateway.http.keyring import KeyRing
 from gateway.http.measuring import Requests
 from gateway.http.routes import create_http
-from gateway.http.services import Publishing, Services
+from gateway.http.services import Services
 from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
 from gateway.ports import EventLog
 from gateway.publishing import Publisher
+from gateway.registry import CheckedPublisher, Registry
 from gateway.replay import Replayer
+from gateway.statistics import Publishing
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
 from tests.fakes.replays import MemoryReplayStore
-from tests.http.doubles import CannedRollups, Desk, Keys, Subscriptions
+from tests.http.doubles import CannedRollups, Desk, EventTypes, Keys, Subscriptions
 from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
 
@@ -50,6 +52,8 @@ class Api:
         self.tokens = TokenDesk(self.keys, self.keyring, self.clock)
         self.log = MemoryEventLog(clock=self.clock, epoch="k3v9")
         self.publisher = publisher_of(self.log)
+        self.event_types = EventTypes()
+        self.registry = Registry()
         self.subscriptions = Subscriptions()
         self.desk = Desk()
         self.replay_store = MemoryReplayStore(self.log)
@@ -61,13 +65,15 @@ class Api:
         self.drains = False
         self.services = Services(
             log=self.log,
-            publisher=self.publisher,
+            publisher=CheckedPublisher(self.publisher, self.registry),
             keys=self.keys,
             keyring=self.keyring,
             tokens=self.tokens,
             subscriptions=self.subscriptions,
             desk=self.desk,
             replays=self.replays,
+            event_types=self.event_types,
+            check_by=self.registry.apply,
             clock=self.clock,
             statistics=lambda: STATISTICS,
             rollups=self.rollups,

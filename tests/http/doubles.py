@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from gateway.errors import Conflict
+from gateway.event_types import BUILT_IN, EventTypeRecord, Validation
 from gateway.events import Cursor, LoggedEvent
 from gateway.keys import Key
 from gateway.listing import Listing
 from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
 from gateway.rollups import Figures, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.subscriptions import Interest, Subscription
+from tests.builders import NOON
 from webhooks.deliveries import Attempt, DeliveryStatus
 from webhooks.endpoints import Health
 
@@ -45,6 +47,25 @@ class Keys:
 
     async def signing_key(self) -> bytes:
         return b"0123456789abcdef0123456789abcdef"
+
+
+class EventTypes:
+    def __init__(self) -> None:
+        self.kept: dict[str, EventTypeRecord] = {}
+
+    async def put(self, record: EventTypeRecord) -> EventTypeRecord:
+        stored = replace(record, updated_at=NOON, cursor=Cursor(len(self.kept) + 1))
+        self.kept[record.type] = stored
+        return stored
+
+    async def list(self, *, limit: int, before: str | None) -> Listing[EventTypeRecord, str]:
+        names = [name for name in reversed(self.kept) if name not in BUILT_IN] + list(BUILT_IN)
+        names = names if before is None else names[names.index(before) + 1 :]
+        rows = tuple(self.kept.get(name) or BUILT_IN[name] for name in names[:limit])
+        return Listing(rows, rows[-1].type if len(names) > limit else None)
+
+    async def active(self) -> Sequence[EventTypeRecord]:
+        return [record for record in self.kept.values() if record.validation is not Validation.OFF]
 
 
 class Subscriptions:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
 from gateway.replays import Selection, Stretch
 from gateway.rollups import Grouping, Interval, Place, RollupQuery
+from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.folding import Folding
 from gateway.storage.retention import SqlRetentionStore
 from gateway.storage.rollups import SqlRollups
@@ -136,6 +138,13 @@ async def drop_old(scene: Scene) -> None:
 PLACE = Place(start=NOON, group="a")
 
 
+async def event_types(scene: Scene) -> None:
+    store = SqlEventTypeStore(scene.stores.database)
+    for name in ("a", "b"):
+        await store.put(EventTypeRecord(type=name))
+    await store.list(limit=10, before="b")
+
+
 async def drop_events(scene: Scene) -> None:
     await scene.stores.subscriptions.delete(scene.subscription.id)
     dropped = await SqlRetentionStore(scene.stores.database).drop_events(
@@ -237,6 +246,7 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         lambda scene: SqlRollups(scene.stores.database).overview(),
         {"SCAN delivery_counts", "SCAN subscriptions", "lanes_open", DUE},
     ),
+    "event types": (event_types, {"event_types_created", "SCAN log"}),
     "drop events": (drop_events, {"deliveries_leaving", "SCAN log"}),
     "drop deliveries": (drop_deliveries, {"deliveries_settled"}),
     "drop the rest": (
