@@ -1,5 +1,6 @@
 """The store of replays in SQL keeps what every one promises, whatever the log holds."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -170,3 +171,25 @@ async def test_a_stop_that_was_cut_short_is_known_as_one(subject: SqlUnderTest) 
     await subject.stores.desk.retry(made[1].id, now=NOON)
     assert await subject.store.stop(replay.id) == frozenset({subscription.id})
     assert await subject.progress(replay.id) == ("stopped", 3, {"cancelled": 3})
+
+
+async def test_a_redelivery_that_looks_finished_before_its_last_batch_is_not(subject: SqlUnderTest) -> None:
+    stores = subject.stores
+    subscription = await stores.subscribe()
+    await stores.owe(await subject.publish(*(a_draft() for _ in range(1_000))), *[subscription] * 3)
+    await stores.kill(*await stores.due(subscription, limit=5_000))
+    query = RedeliverQuery(libraries=None, subscription_id=subscription.id)
+    redelivery = asyncio.create_task(stores.desk.redeliver(query, now=NOON))
+    while not redelivery.done():
+        await subject.store.finish([one.id for one in (await subject.store.unfinished()).replays])
+    assert await subject.progress((await redelivery).id) == ("running", 3_000, {"pending": 3_000})
+
+
+async def test_an_event_under_an_id_that_was_used_before_is_undelivered(subject: SqlUnderTest) -> None:
+    here = await subject.subscribe()
+    [before] = await subject.publish(a_draft(id="a"))
+    await subject.fan_out((before, here, DeliveryStatus.DELIVERED))
+    await subject.drop(before.cursor)
+    [after] = await subject.publish(a_draft(id="a"))
+    stretch = Stretch(after=before.cursor, last=after.cursor)
+    assert (await subject.store.count(of(here, undelivered=True), stretch)).matched == 1
