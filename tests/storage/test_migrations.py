@@ -33,13 +33,11 @@ def test_what_was_there_before_replays_is_live_work_and_redeliveries_that_made_a
     engine = create_engine(f"sqlite:///{tmp_path}/gateway.db")
     with engine.begin() as connection:
         migrations.upgrade(connection, to="0001")
+        connection.exec_driver_sql("INSERT INTO replays (id, kind, created_at, matched) VALUES ('r', '', 0, 7)")
         connection.exec_driver_sql(
-            "INSERT INTO replays (id, kind, created_at, matched) VALUES ('r', 'redeliver', 0, 7)"
-        )
-        connection.exec_driver_sql(
-            "INSERT INTO deliveries (id, subscription_id, cursor, event_id, library_id, type, status, created_at, due_at,"
-            " attempt_count, schedule_start, idle_before, forced) VALUES"
-            " ('d', 's', 1, 'e', 'l', 't', 'pending', 0, 0, 0, 0, 0, 0)"
+            "INSERT INTO deliveries (id, subscription_id, cursor, event_id, library_id, type, status, created_at,"
+            " due_at, attempt_count, schedule_start, idle_before, forced)"
+            " VALUES ('d', 's', 1, 'e', 'l', 't', 'pending', 0, 0, 0, 0, 0, 0)"
         )
     with engine.begin() as connection:
         migrations.upgrade(connection)
