@@ -1,7 +1,8 @@
 """The store of replays in SQL keeps what every one promises, whatever the log holds."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import pytest
 
@@ -10,12 +11,16 @@ from gateway.filters import Filter
 from gateway.listing import EXAMINED_ROWS
 from gateway.ports import RedeliverQuery
 from gateway.replays import ReplayStore, Stretch
+from gateway.storage.database import Database, Transaction
+from gateway.storage.desk import SqlDeliveryDesk
 from gateway.subscriptions import paused
 from tests.builders import NOON, a_draft
 from tests.contracts.replay_store import ReplayStoreContract, of, started
 from tests.storage.arrange import Stores, drop_events
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.verdicts import Dead, Delivered, Reason, Retry, Verdict
+
+T = TypeVar("T")
 
 VERDICTS: dict[DeliveryStatus, Verdict] = {
     DeliveryStatus.DELIVERED: Delivered(),
@@ -170,3 +175,38 @@ async def test_a_stop_that_was_cut_short_is_known_as_one(subject: SqlUnderTest) 
     await subject.stores.desk.retry(made[1].id, now=NOON)
     assert await subject.store.stop(replay.id) == frozenset({subscription.id})
     assert await subject.progress(replay.id) == ("stopped", 3, {"cancelled": 3})
+
+
+class Meddled(Database):
+    """*database*, with a runner of replays that looks after each write whether something is finished."""
+
+    def __init__(self, database: Database, replays: ReplayStore) -> None:
+        self.clock = database.clock
+        self.reading = database.reading  # type: ignore[method-assign]  # it is the same database
+        self._real = database
+        self._replays = replays
+
+    async def write(self, work: Callable[[Transaction], Awaitable[T]], *, durable: bool = True) -> T:
+        result = await self._real.write(work, durable=durable)
+        await self._replays.finish([one.id for one in (await self._replays.unfinished()).replays])
+        return result
+
+
+async def test_a_redelivery_that_looks_finished_before_its_first_batch_is_not(subject: SqlUnderTest) -> None:
+    stores = subject.stores
+    subscription = await stores.subscribe()
+    await stores.kill(*await stores.owed(subscription, events=3))
+    query = RedeliverQuery(libraries=None, subscription_id=subscription.id)
+    desk = SqlDeliveryDesk(Meddled(stores.database, subject.store))
+    replay = await desk.redeliver(query, now=NOON)
+    assert await subject.progress(replay.id) == ("running", 3, {"pending": 3})
+
+
+async def test_an_event_under_an_id_that_was_used_before_is_undelivered(subject: SqlUnderTest) -> None:
+    here = await subject.subscribe()
+    [before] = await subject.publish(a_draft(id="a"))
+    await subject.fan_out((before, here, DeliveryStatus.DELIVERED))
+    await subject.drop(before.cursor)
+    [after] = await subject.publish(a_draft(id="a"))
+    stretch = Stretch(after=before.cursor, last=after.cursor)
+    assert (await subject.store.count(of(here, undelivered=True), stretch)).matched == 1

@@ -49,6 +49,8 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.BigInteger()),
     ):
         op.add_column("replays", column)
+    # There were redeliveries only until now, which make all of theirs at once.
+    op.execute(sa.text("UPDATE replays SET created = matched"))
     op.create_index(
         "replays_unfinished",
         "replays",
