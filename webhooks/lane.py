@@ -94,9 +94,9 @@ class Lane:
                 if self._wants_refill(now):
                     await self._refill(now)
                 self._start_workers()
-                now = self._shop.clock.now()
                 if self._is_over(now):
                     return
+                # By the time at which this look began: a moment that has come since then is next, and not past.
                 await self._shop.clock.wait(self._event, self._next_moment(now))
         finally:
             self._shop.budget.leave(self)

@@ -17,8 +17,15 @@ NO_JITTER = 0.5
 class World:
     """A dispatcher with a store, a receiver and a clock that a test moves."""
 
-    def __init__(self, *, rules: Rules | None = None, most_at_once: int = 512, rand: Rand = lambda: NO_JITTER) -> None:
-        self.clock = FakeClock()
+    def __init__(
+        self,
+        *,
+        rules: Rules | None = None,
+        most_at_once: int = 512,
+        rand: Rand = lambda: NO_JITTER,
+        clock: FakeClock | None = None,
+    ) -> None:
+        self.clock = clock or FakeClock()
         self.store = MemoryDeliveryStore()
         self.receiver = ScriptedSender(self.clock)
         self.dispatcher = Dispatcher(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -221,6 +221,34 @@ async def test_retry_after_holds_the_whole_endpoint(world: World) -> None:
         await world.clock.advance(2)
         assert world.receiver.seconds()[1] == 60
         assert world.count(DeliveryStatus.DELIVERED) == 3
+
+
+class HastyClock(FakeClock):
+    """Its timers fire a little early, as real ones do, and time passes with each look at it."""
+
+    def __init__(self, early: timedelta) -> None:
+        super().__init__()
+        self._early = early
+
+    def now(self) -> datetime:
+        self._now += timedelta(microseconds=100)
+        return self._now
+
+    async def wait(self, event: asyncio.Event, until: datetime | None) -> None:
+        await super().wait(event, None if until is None else max(self._now, until - self._early))
+
+
+@pytest.mark.parametrize("early_micros", range(50, 1_250, 100))
+async def test_a_hold_that_ends_just_while_its_lane_looks_is_not_waited_for_for_ever(early_micros: int) -> None:
+    world = World(clock=HastyClock(timedelta(microseconds=early_micros)))
+    world.store.add(an_endpoint(retry_schedule=(1, 1)))
+    world.receiver.answer = lambda _: (429, "2") if len(world.receiver.sent) == 1 else 204
+    async with world.running():
+        for number in (1, 2):
+            world.dispatcher.offer({"sub_1": world.owe(1, first=number)})
+            await quiet()
+        await world.clock.advance(20)
+    assert world.count(DeliveryStatus.DELIVERED) == 2
 
 
 async def test_a_forced_delivery_goes_past_the_hold_and_the_schedule_but_not_past_a_pause(world: World) -> None:
