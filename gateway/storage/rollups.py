@@ -89,7 +89,7 @@ class SqlRollups:
             complete, more = await reading.on(complete, self._rows_at_once)
         if not more:
             complete = None
-        await reading.add_tallies(down_to=complete)
+        await reading.add_tallies()
         places = sorted((place for place in reading.groups if complete is None or place >= complete), reverse=True)
         page = tuple(
             Rollup(start=start, group=group or None, figures=reading.groups[start, group])
@@ -141,14 +141,13 @@ class _Reading:
         self.examined += len(rows)
         return complete, len(rows) == limit
 
-    async def add_tallies(self, *, down_to: "_GroupPlace | None") -> None:
-        """What is not in the rollups yet, of groups that are whole otherwise."""
+    async def add_tallies(self) -> None:
+        """What is not in the rollups yet."""
         found = summed(await all_tallies(self._connection), self._query.interval)
         wanted = {key: figures for key, figures in found.items() if self._concerns(key)}
         await self._learn({key.subscription_id for key in wanted})
         for key, figures in wanted.items():
-            if down_to is None or self._place(key) >= down_to:
-                self._add(key, figures)
+            self._add(key, figures)
 
     def _rows(self) -> Select[Any]:
         query = self._query
