@@ -9,7 +9,7 @@ import structlog
 from gateway.errors import StorageUnavailable
 from gateway.times import Clock
 
-FOLD_SECONDS = 15.0
+FOLD_SECONDS = 5.0
 """Until then who asks reads tallies too; more often, the same rollups would be written again and again."""
 
 _logger = structlog.get_logger(__name__)

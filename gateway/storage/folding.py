@@ -6,43 +6,27 @@ One transaction adds some tallies and deletes them, so each is counted once, how
 closed. Names beyond as many as are counted go under the empty one.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, bindparam, column, delete, func, select, values
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Interval
+from gateway.storage import rollup_rows
 from gateway.storage.database import Database, Transaction
-from gateway.storage.dialects import upsert
+from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, summed
 from gateway.storage.rows import within
 from gateway.storage.tables import rollups, tallies
-from gateway.storage.tallies import Tally, decoded
+from gateway.storage.tallies import Source, decoded, merge
 
-BYTES_AT_ONCE = 64 * 2**10
-"""Of tallies in one transaction: some hundred rollups, so that publishers do not wait for it."""
+SOURCES_AT_ONCE = 100
+"""Each is up to nine rollups of its own, in one transaction: publishers must not wait long for it."""
+BYTES_AT_ONCE = 256 * 2**10
 TALLIES_AT_ONCE = 1_000
 ROWS_AT_ONCE = 500
-_KEYS_AT_ONCE = 500  # five parameters each in one statement
-
-ALL, TYPE, LIBRARY = "all", "type", "library"
-EVERYBODY = ""
-"""In place of a subscription: all together."""
-OTHERS = ""
-"""In place of a name."""
-
-
-class Key(NamedTuple):
-    """A rollup's primary key, in its order."""
-
-    subscription_id: str
-    interval: str
-    dimension: str
-    start: datetime
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +36,7 @@ class Folding:
     database: Database
     most_names: int = MOST_NAMES
     most_names_of_all: int = MOST_NAMES_OF_ALL
-    bytes_at_once: int = BYTES_AT_ONCE
+    sources_at_once: int = SOURCES_AT_ONCE
     rows_at_once: int = ROWS_AT_ONCE
 
     async def fold(self) -> bool:
@@ -60,7 +44,7 @@ class Folding:
 
         async def work(transaction: Transaction) -> bool:
             connection = transaction.connection
-            ids, found = await _some_tallies(connection, self.bytes_at_once)
+            ids, found = await _some_tallies(connection, self.sources_at_once)
             if not ids:
                 return False
             await self._add(connection, found)
@@ -82,93 +66,49 @@ class Folding:
 
         return await self.database.write(work, durable=False)
 
-    async def _add(self, connection: AsyncConnection, found: Iterable[Tally]) -> None:
-        wanted = summed(found)
-        kept = await _kept(connection, wanted)
+    async def _add(self, connection: AsyncConnection, found: Mapping[Source, Figures]) -> None:
+        wanted = summed(found, *Interval)
+        others = {key._replace(name=OTHERS) for key in wanted}
+        kept = await rollup_rows.kept(connection, wanted.keys() | others)
         bounded = await self._bounded(connection, wanted, kept)
-        kept |= await _kept(connection, bounded.keys() - wanted.keys())
-        for key, figures in kept.items():
-            if key in bounded:
-                bounded[key].add(figures)
-        # In one order, so that two processes never wait for each other.
-        await connection.execute(
-            upsert(connection, rollups), [_row(key, figures) for key, figures in sorted(bounded.items(), key=_key_of)]
-        )
+        for key, figures in bounded.items():
+            if key in kept:
+                figures.add(kept[key])
+        await rollup_rows.put(connection, bounded)
 
     async def _bounded(
-        self, connection: AsyncConnection, wanted: dict[Key, Figures], kept: Collection[Key]
+        self, connection: AsyncConnection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
     ) -> dict[Key, Figures]:
         """*wanted*, but what has no name yet, where there are as many as there may be, under `OTHERS`."""
         fresh = [key for key in wanted if key not in kept and key.dimension != ALL]
-        named = await _names(connection, {key[:4] for key in fresh})
-        bounded: dict[Key, Figures] = {key: wanted[key] for key in wanted.keys() - set(fresh)}
+        named = await rollup_rows.names(connection, {key.group for key in fresh})
+        bounded = {key: wanted[key] for key in wanted.keys() - set(fresh)}
         for key in fresh:
             most = self.most_names_of_all if key.subscription_id == EVERYBODY else self.most_names
-            if named[key[:4]] < most:
-                named[key[:4]] += 1
+            if named[key.group] < most:
+                named[key.group] += 1
                 bounded[key] = wanted[key]
             else:
                 bounded.setdefault(key._replace(name=OTHERS), Figures()).add(wanted[key])
         return bounded
 
 
-def summed(found: Iterable[Tally]) -> dict[Key, Figures]:
-    """By each rollup that they belong to."""
-    sums: defaultdict[Key, Figures] = defaultdict(Figures)
-    for each in found:
-        figures = each.figures
-        for key in keys_of(each):
-            sums[key].add(figures)
-    return dict(sums)
-
-
-def keys_of(one: Tally) -> Iterator[Key]:
-    for interval in Interval:
-        start = interval.start(one.moment)
-        for owner in (one.subscription_id, EVERYBODY):
-            for dimension, name in ((ALL, OTHERS), (TYPE, one.type), (LIBRARY, one.library_id)):
-                yield Key(owner, interval.value, dimension, start, name)
-
-
-def figures_of(row: Any) -> Figures:  # noqa: ANN401 - a row of rollups
-    return Figures(
-        attempts=row.attempts,
-        failed_attempts=row.failed_attempts,
-        delivered=row.delivered,
-        dead=row.dead,
-        durations=row.durations,
-        latencies=row.latencies,
-    )
-
-
-async def _some_tallies(connection: AsyncConnection, max_bytes: int) -> tuple[Sequence[int], list[Tally]]:
-    """The oldest, held until the transaction ends: who folds beside this waits for the same ones, and they are gone."""
+async def _some_tallies(connection: AsyncConnection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
+    """The oldest, of at most *most* sources together, but one tally at least. They are held until the transaction ends:
+    who folds beside this waits for the same ones, and finds them gone."""
     sizes = select(tallies.c.id, func.length(tallies.c.figures)).order_by(tallies.c.id).limit(TALLIES_AT_ONCE)
-    seen = [(id_, size) for id_, size in await connection.execute(sizes.with_for_update())]
-    if (last := within(seen, max_bytes)) is None:
-        return [], []
-    ids = [id_ for id_, _ in seen if id_ <= last]
-    rows = (await connection.execute(select(tallies.c.figures).where(tallies.c.id.in_(ids)))).scalars()
-    return ids, [each for figures in rows for each in decoded(figures)]
-
-
-async def _kept(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, Figures]:
-    """Those of *keys* that have a row."""
-    found: dict[Key, Figures] = {}
-    for some in _portions(sorted(keys)):
-        rows = await connection.execute(select(rollups).select_from(_among(some, _PRIMARY)))
-        found |= {Key(*(row[:5])): figures_of(row) for row in rows}
-    return found
-
-
-async def _names(connection: AsyncConnection, groups: Collection[tuple[Any, ...]]) -> Counter[tuple[Any, ...]]:
-    """How many names each group has: subscription, interval, dimension, start."""
-    found: Counter[tuple[Any, ...]] = Counter()
-    for some in _portions(sorted(groups)):
-        counted = select(*_GROUP, func.count()).select_from(_among(some, _GROUP)).where(rollups.c.name > OTHERS)
-        for row in await connection.execute(counted.group_by(*_GROUP)):
-            found[tuple(row[:4])] = row[4]
-    return found
+    last = within([(id_, size) for id_, size in await connection.execute(sizes.with_for_update())], BYTES_AT_ONCE)
+    ids: list[int] = []
+    found: dict[Source, Figures] = {}
+    if last is not None:
+        oldest = select(tallies).where(tallies.c.id <= last).order_by(tallies.c.id)
+        for row in await connection.execute(oldest):
+            some = decoded(row.figures)
+            if found and len(found.keys() | {each.source for each in some}) > most:
+                break
+            merge(found, some)
+            ids.append(row.id)
+    return ids, found
 
 
 async def _old(connection: AsyncConnection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
@@ -185,32 +125,5 @@ async def _old(connection: AsyncConnection, interval: Interval, before: datetime
     return []
 
 
-def _among(some: Sequence[Any], columns: Sequence[ColumnElement[Any]]) -> FromClause:
-    """The rollups whose *columns* are one of *some*. (SQLite looks at every row for several columns `IN` a list.)"""
-    wanted = values(*(column(each.name, each.type) for each in columns), name="wanted").data(list(some)).cte("wanted")
-    return wanted.join(rollups, and_(*(wanted.c[each.name] == each for each in columns)))
-
-
-def _portions(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        yield keys[start : start + _KEYS_AT_ONCE]
-
-
-def _key_of(item: tuple[Key, Figures]) -> Key:
-    return item[0]
-
-
-def _row(key: Key, figures: Figures) -> dict[str, Any]:
-    return key._asdict() | {
-        "attempts": figures.attempts,
-        "failed_attempts": figures.failed_attempts,
-        "delivered": figures.delivered,
-        "dead": figures.dead,
-        "durations": figures.durations,
-        "latencies": figures.latencies,
-    }
-
-
 _PRIMARY = tuple(rollups.c[name] for name in Key._fields)
-_GROUP = _PRIMARY[:4]
 _DROP = delete(rollups).where(*(each == bindparam(f"old_{each.name}") for each in _PRIMARY))

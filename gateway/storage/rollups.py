@@ -12,7 +12,7 @@ from gateway.listing import EXAMINED_ROWS, Listing
 from gateway.rollups import Figures, Grouping, Interval, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.storage.backlog import earliest_due, earliest_due_of
 from gateway.storage.database import Database
-from gateway.storage.folding import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, figures_of, summed
+from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, figures_of, key_of, summed
 from gateway.storage.subscription_rows import health_of
 from gateway.storage.tables import OPEN, delivery_counts, lanes, rollups, subscriptions, tombstones
 from gateway.storage.tallies import all_tallies
@@ -83,7 +83,7 @@ class SqlRollups:
             complete, more = await reading.on(complete, self._rows_at_once)
         if not more:
             complete = None
-        await reading.add_tallies(down_to=complete)
+        await reading.add_tallies()
         places = sorted((place for place in reading.groups if complete is None or place >= complete), reverse=True)
         page = tuple(
             Rollup(start=start, group=group or None, figures=reading.groups[start, group])
@@ -117,7 +117,7 @@ class _Reading:
         await self._learn({row.subscription_id for row in rows})
         before = None if self._last is None else self._place(self._last)
         for row in rows:
-            key = Key(*row[: len(Key._fields)])
+            key = key_of(row)
             if before is not None and (place := self._place(key)) != before:
                 complete, before = before, place
             before = before or self._place(key)
@@ -126,14 +126,13 @@ class _Reading:
         self.examined += len(rows)
         return complete, len(rows) == limit
 
-    async def add_tallies(self, *, down_to: "_GroupPlace | None") -> None:
-        """What is not in the rollups yet, of groups that are whole otherwise."""
-        found = summed(await all_tallies(self._connection))
+    async def add_tallies(self) -> None:
+        """What is not in the rollups yet."""
+        found = summed(await all_tallies(self._connection), self._query.interval)
         wanted = {key: figures for key, figures in found.items() if self._concerns(key)}
         await self._learn({key.subscription_id for key in wanted})
         for key, figures in wanted.items():
-            if down_to is None or self._place(key) >= down_to:
-                self._add(key, figures)
+            self._add(key, figures)
 
     def _rows(self) -> Select[Any]:
         query = self._query
@@ -175,8 +174,7 @@ class _Reading:
     def _concerns(self, key: Key) -> bool:
         query, owner = self._query, self._wanted_owner()
         return (
-            key.interval == query.interval.value
-            and key.dimension == self._dimension
+            key.dimension == self._dimension
             and key.start >= self._since
             and (query.until is None or key.start < query.until)
             and (key.subscription_id != EVERYBODY if owner is None else key.subscription_id == owner)

@@ -222,11 +222,8 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         {DUE, "deliveries_forced"},
     ),
     # Tallies are all that was settled within seconds.
-    "fold": (fold, {"SCAN tallies", "SCAN wanted", "USE TEMP B-TREE FOR GROUP BY"}),
-    "drop old rollups": (
-        drop_old,
-        {"SCAN tallies", "SCAN wanted", "USE TEMP B-TREE FOR GROUP BY", "rollups_newest"},
-    ),
+    "fold": (fold, {"SCAN tallies"}),
+    "drop old rollups": (drop_old, {"SCAN tallies", "rollups_newest"}),
     "rollups of all": (rollups(until=NOON, resume=PLACE), {"SCAN tallies"}),
     "rollups of one": (rollups(subscription_id="s", grouping=Grouping.TYPE, resume=PLACE), {"SCAN tallies"}),
     "rollups of each": (

@@ -279,16 +279,20 @@ async def test_names_stop_within_one_fold_too(stores: Stores, rollups: SqlRollup
 
 @pytest.mark.parametrize("grouping", list(Grouping))
 @pytest.mark.parametrize("libraries", [None, frozenset({"l0", "l1", "l2", "l3"})])
+@pytest.mark.parametrize("rows_at_once", [2, 1_000])
 async def test_pages_of_any_size_are_the_whole(
-    stores: Stores, rollups: SqlRollups, folding: Folding, grouping: Grouping, libraries: frozenset[str] | None
+    stores: Stores, folding: Folding, grouping: Grouping, libraries: frozenset[str] | None, rows_at_once: int
 ) -> None:
+    rollups = SqlRollups(stores.database, rows_at_once=rows_at_once)
     subscriptions = [await stores.subscribe(id=f"sub_{n}", libraries={f"l{n}"}) for n in range(4)]
-    for hour in range(4):
-        for number, subscription in enumerate(subscriptions):
-            await publish(stores, subscription, library_id=f"l{number}", type=f"t{number % 2}")
-            await work_off(stores, subscription, at=NOON - hour * HOUR)
-        if hour % 2:
-            await whole(folding)  # the others stay tallies
+    # Some is in rollups only, some in tallies only, the newest and the oldest hour in both.
+    for is_folded, hours in ((True, (0, 1, 3)), (False, (0, 2, 3))):
+        for hour in hours:
+            for number, subscription in enumerate(subscriptions):
+                await publish(stores, subscription, library_id=f"l{number}", type=f"t{number % 2}")
+                await work_off(stores, subscription, at=NOON - hour * HOUR)
+        if is_folded:
+            await whole(folding)
 
     async def paged(limit: int) -> list[Rollup]:
         rows: list[Rollup] = []
@@ -304,7 +308,7 @@ async def test_pages_of_any_size_are_the_whole(
     assert [(row.start, row.group or "") for row in all_at_once] == sorted(
         {(row.start, row.group or "") for row in all_at_once}, reverse=True
     )
-    assert sum(row.figures.delivered for row in all_at_once) == 16
+    assert sum(row.figures.delivered for row in all_at_once) == 24
     for limit in (1, 2, 3, 5):
         assert await paged(limit) == all_at_once
 
@@ -335,13 +339,26 @@ async def test_a_page_examines_no_more_than_it_may_and_goes_on_where_it_stopped(
 
 
 async def test_folding_takes_a_bounded_number_at_once(stores: Stores, rollups: SqlRollups) -> None:
-    folding = Folding(stores.database, bytes_at_once=1)
-    subscription = await stores.subscribe()
-    for _ in range(3):
+    folding = Folding(stores.database, sources_at_once=1)
+    one, two = await stores.subscribe(), await stores.subscribe()
+    for subscription in (one, one, one, two, two, one):
         await publish(stores, subscription)
         await work_off(stores, subscription)
+    # Those of one source come together as long as no other comes between.
     assert [await folding.fold() for _ in range(4)] == [True, True, True, False]
-    assert numbers((await rollups.list(asking())).rows) == [(None, 3, 0, 3, 0)]
+    assert numbers((await rollups.list(asking())).rows) == [(None, 6, 0, 6, 0)]
+
+
+async def test_a_batch_of_many_sources_is_stored_in_parts(
+    stores: Stores, rollups: SqlRollups, folding: Folding
+) -> None:
+    subscription = await stores.subscribe()
+    await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(250))), subscription)
+    await work_off(stores, subscription)
+    async with stores.database.reading() as connection:
+        assert (await connection.exec_driver_sql("SELECT count(*) FROM tallies")).scalar_one() == 5
+    await whole(folding)
+    assert numbers((await rollups.list(asking())).rows) == [(None, 250, 0, 250, 0)]
 
 
 async def test_old_rollups_are_dropped_each_in_its_time(stores: Stores, rollups: SqlRollups) -> None:
