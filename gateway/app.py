@@ -109,7 +109,11 @@ class Gateway:
             ),
         )
         self._fanout = Fanout(
-            self.log, SqlFanoutStore(self._database), self._subscriptions, offer=self._dispatcher.offer
+            self.log,
+            SqlFanoutStore(self._database),
+            self._subscriptions,
+            offer=self._dispatcher.offer,
+            is_busy=self._dispatcher.is_busy,
         )
         self._replays = Replayer(
             SqlReplayStore(self._database), offer=self._dispatcher.offer, changed=self._dispatcher.changed

@@ -1,6 +1,7 @@
 """The fan-out: from each event to the deliveries that it owes, with a cursor that moves in the same transaction.
 
     log ──▶ who wants it? ──▶ deliveries + cursor, one commit ──▶ offered to their lanes
+                  └─ an event that comes alone: those of lanes that wait for it first, the others in a second commit
 
 Changes of subscriptions are events of the same log, so each is applied exactly where it happened.
 """
@@ -8,6 +9,7 @@ Changes of subscriptions are events of the same log, so each is applied exactly 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
@@ -16,7 +18,7 @@ import structlog
 from gateway.errors import StorageUnavailable
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent, Page
 from gateway.filters import Candidate, Filter, Matcher
-from gateway.ports import EventLog, FanoutStore
+from gateway.ports import EventLog, FanoutPlace, FanoutStore
 from gateway.subscriptions import Interest
 from webhooks.deliveries import Delivery
 
@@ -26,6 +28,8 @@ DELIVERIES_AT_ONCE = 2_000
 """One commit creates about so many, so that publishers never wait long behind it."""
 EVENTS_AT_ONCE = 1_000
 TESTS_BEFORE_YIELD = 5_000
+WORTH_A_COMMIT = 8
+"""Deliveries for lanes that are busy: so many are not made in one commit with those for lanes that are not."""
 PAGES_KEPT = 64
 """Announced pages kept for a fan-out that is briefly behind; further behind it reads the log."""
 
@@ -40,7 +44,10 @@ class InterestSource(Protocol):
 
 
 class Fanout:
-    """Creates deliveries for `subscriptions` as the log grows; *offer* is given what was created, by subscription."""
+    """Creates deliveries for `subscriptions` as the log grows; *offer* is given what was created, by subscription.
+
+    *is_busy* tells whether a subscription's lane could not send a delivery now if it had one.
+    """
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class Fanout:
         subscriptions: InterestSource,
         *,
         offer: Callable[[Mapping[str, Sequence[Delivery]]], None],
+        is_busy: Callable[[str], bool] = lambda _: False,
         look_seconds: float = LOOK_SECONDS,
         deliveries_at_once: int = DELIVERIES_AT_ONCE,
     ) -> None:
@@ -56,13 +64,18 @@ class Fanout:
         self._store = store
         self._subscriptions = subscriptions
         self._offer = offer
+        self._is_busy = is_busy
         self._look_seconds = look_seconds
         self._deliveries_at_once = deliveries_at_once
         self._news = asyncio.Event()
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
-        self.cursor = Cursor(0)
-        """Up to where events have their deliveries."""
+        self._place = FanoutPlace(cursor=Cursor(0))
         self._interests = Interests(())
+
+    @property
+    def cursor(self) -> Cursor:
+        """Up to where events have their deliveries."""
+        return self._place.cursor
 
     @property
     def subscriptions(self) -> int:
@@ -79,7 +92,7 @@ class Fanout:
         """Follow the log until cancelled, whatever the database does meanwhile."""
         while True:
             try:
-                self.cursor = await self._store.cursor()
+                self._place = await self._store.place()
                 self._interests = Interests(await self._subscriptions.interests(self.cursor))
                 while await self._step(self._interests):
                     pass
@@ -103,6 +116,8 @@ class Fanout:
         for event in page.events:
             interests.apply(event)
             ids = [interest.subscription_id for interest in interests.of(event)]
+            if self._place.made and event.cursor == self.cursor + 1:  # begun, and not ended
+                ids = [id_ for id_ in ids if id_ not in self._place.made]
             tests += len(interests)
             if ids:
                 wanted.append((event, ids))
@@ -131,10 +146,25 @@ class Fanout:
     async def _advance(self, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> bool:
         if to == self.cursor:
             return True
-        created = await self._store.advance(self.cursor, to, wanted)
+        if len(wanted) == 1:
+            [(event, ids)] = wanted
+            busy = [id_ for id_ in ids if self._is_busy(id_)]
+            if WORTH_A_COMMIT <= len(busy) < len(ids) and event.cursor == self.cursor + 1:
+                if not await self._begin(event, [id_ for id_ in ids if id_ not in busy]):
+                    return False
+                wanted = [(event, busy)]
+        created = await self._store.advance(self._place, to, wanted)
+        return self._has_come_to(FanoutPlace(cursor=to), created)
+
+    async def _begin(self, event: LoggedEvent, ids: Sequence[str]) -> bool:
+        """Let those that can send it at once not wait for the others."""
+        created = await self._store.begin(self._place, event, ids)
+        return self._has_come_to(replace(self._place, made=self._place.made.union(ids)), created)
+
+    def _has_come_to(self, place: FanoutPlace, created: Mapping[str, Sequence[Delivery]] | None) -> bool:
         if created is None:
             return False
-        self.cursor = to
+        self._place = place
         if created:
             self._offer(created)
         return True

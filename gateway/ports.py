@@ -198,18 +198,32 @@ class SubscriptionStore(Protocol):
         """Of every subscription the interest in force for events after *at*."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanoutPlace:
+    """How far the fan-out has come."""
+
+    cursor: Cursor
+    """Events up to it have all their deliveries."""
+    made: frozenset[str] = frozenset()
+    """Subscriptions that have theirs of the event after it, too."""
+
+
 class FanoutStore(Protocol):
-    async def cursor(self) -> Cursor:
-        """Up to where events have their deliveries."""
+    """What it creates it answers by subscription. None, and nothing is written, when the place is not *since*: another
+    process has moved it."""
+
+    async def place(self) -> FanoutPlace: ...
+
+    async def begin(
+        self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
+        """Create the deliveries of *event*, which comes after *since*, for some of those that want it (*ids*), and
+        remember that they are made, together. The cursor stays where it is until `advance` creates the others."""
 
     async def advance(
-        self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+        self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
     ) -> Mapping[str, Sequence[Delivery]] | None:
-        """Create the deliveries (*wanted*: event, ids of subscriptions) and move the cursor from *since*, together.
-
-        Answers what was created, by subscription. None, and nothing is written, when the cursor is not at *since*:
-        another process has moved it.
-        """
+        """Create the deliveries (*wanted*: event, ids of subscriptions) and move the cursor, together."""
 
 
 # --- event types -------------------------------------------------------------------------------------------------

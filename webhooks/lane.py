@@ -56,6 +56,11 @@ class Lane:
     def looks_idle(self) -> bool:
         return not (self.in_flight or self._line.waiting or self._line.out)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether what is offered now would have to wait."""
+        return self._line.waiting > 0 or self._is_full()
+
     def wake(self) -> None:
         """There may be new deliveries."""
         self.is_woken = True

@@ -9,11 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typeid import TypeID
 
 from gateway.events import Cursor, LoggedEvent
+from gateway.ports import FanoutPlace
 from gateway.storage.database import Database, Transaction
 from gateway.storage.tables import cursors, deliveries
 from webhooks.deliveries import Delivery, DeliveryStatus
 
-_READER = "fanout"
+_OURS = cursors.c.reader == "fanout"
 
 
 class SqlFanoutStore:
@@ -22,22 +23,32 @@ class SqlFanoutStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def cursor(self) -> Cursor:
+    async def place(self) -> FanoutPlace:
         async with self._database.reading() as connection:
-            return await fanout_cursor(connection)
+            row = (await connection.execute(select(cursors).where(_OURS))).one()
+        return FanoutPlace(cursor=Cursor(row.cursor), made=row.made or frozenset())
+
+    async def begin(
+        self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
+        return await self._create(since, [(event, ids)], {"made": since.made.union(ids)})
 
     async def advance(
-        self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+        self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
+        return await self._create(since, wanted, {"cursor": to, "made": None})
+
+    async def _create(
+        self, since: FanoutPlace, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]], place: Mapping[str, Any]
     ) -> Mapping[str, Sequence[Delivery]] | None:
         # Made before the writer is taken: with thousands of rows it is half of the work.
         now = self._database.clock()
         made = [new_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
         rows = [row_of_delivery(delivery) for delivery in made]
+        unmoved = (cursors.c.cursor == since.cursor) & (cursors.c.made == (since.made or None))
 
         async def work(transaction: Transaction) -> bool:
-            moved = await transaction.connection.execute(
-                update(cursors).where(cursors.c.reader == _READER, cursors.c.cursor == since).values(cursor=to)
-            )
+            moved = await transaction.connection.execute(update(cursors).where(_OURS, unmoved).values(place))
             if not moved.rowcount:
                 return False
             if rows:
@@ -54,7 +65,7 @@ class SqlFanoutStore:
 
 async def fanout_cursor(connection: AsyncConnection) -> Cursor:
     """Up to where events have their deliveries, as *connection* sees it."""
-    return Cursor((await connection.execute(select(cursors.c.cursor).where(cursors.c.reader == _READER))).scalar_one())
+    return Cursor((await connection.execute(select(cursors.c.cursor).where(_OURS))).scalar_one())
 
 
 def new_delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delivery:

@@ -73,6 +73,7 @@ cursors = Table(
     metadata,
     Column("reader", String(32), primary_key=True),
     Column("cursor", BigInteger, nullable=False),
+    Column("made", Names),  # subscriptions that have their delivery of the event after it, while not all have
 )
 
 keys = Table(

@@ -105,7 +105,7 @@ class Stores:
         """Fan *events* out to each of *subscriptions*."""
         ids = [subscription.id for subscription in subscriptions]
         to = (await self.log.position()).head
-        assert await self.fanout.advance(await self.fanout.cursor(), to, [(event, ids) for event in events]) is not None
+        assert await self.fanout.advance(await self.fanout.place(), to, [(event, ids) for event in events]) is not None
 
     async def owed(self, *subscriptions: Subscription, events: int = 1) -> tuple[Delivery, ...]:
         """Publish and fan out; the deliveries that wait for the first of *subscriptions*."""

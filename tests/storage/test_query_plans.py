@@ -67,8 +67,10 @@ async def settle(scene: Scene) -> None:
 
 
 async def fan_out(scene: Scene) -> None:
-    cursor = await scene.stores.fanout.cursor()
-    await scene.stores.fanout.advance(cursor, cursor, [(scene.event, [scene.subscription.id])])
+    fanout, ids = scene.stores.fanout, [scene.subscription.id]
+    place = await fanout.place()
+    assert await fanout.begin(place, scene.event, ids) is not None
+    assert await fanout.advance(await fanout.place(), place.cursor, [(scene.event, ids)]) is not None
 
 
 async def cancel_orphans(scene: Scene) -> None:

@@ -49,7 +49,7 @@ class SqlUnderTest:
 
     async def fan_out(self, *owed: tuple[LoggedEvent, str, DeliveryStatus]) -> None:
         fanout, head = self.stores.fanout, (await self.stores.log.position()).head
-        made = await fanout.advance(await fanout.cursor(), head, [(event, [id_]) for event, id_, _ in owed])
+        made = await fanout.advance(await fanout.place(), head, [(event, [id_]) for event, id_, _ in owed])
         assert made is not None
         for event, subscription_id, status in owed:
             [delivery] = [one for one in made[subscription_id] if one.event_id == event.id]

@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pytest
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Draft, EventType, LoggedEvent, Page
-from gateway.fanout import Fanout, Interests
+from gateway.fanout import WORTH_A_COMMIT, Fanout, Interests
 from gateway.filters import Filter
+from gateway.ports import FanoutPlace
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Interest
 from tests.fakes.deliveries import a_delivery
+from tests.until import until
 from webhooks.deliveries import Delivery
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,28 +47,45 @@ class Store:
         self.given: list[Interest] = list(interests)
         self.made: list[tuple[int, str]] = []
         self.advances: list[tuple[int, int]] = []
-        self.faults: list[Exception] = []
+        self.begun: frozenset[str] = frozenset()
+        self.faults: list[Exception | None] = []
+        """What the next writes raise, the last one first; None: nothing."""
         self.moved = asyncio.Condition()
 
-    async def cursor(self) -> Cursor:
-        return self.at
+    async def place(self) -> FanoutPlace:
+        return FanoutPlace(cursor=self.at, made=self.begun)
 
     async def interests(self, at: Cursor) -> Sequence[Interest]:
         assert at == self.at
         return self.given
 
-    async def advance(
-        self, since: Cursor, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+    async def begin(
+        self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
     ) -> Mapping[str, Sequence[Delivery]] | None:
-        if self.faults:
-            raise self.faults.pop()
-        if since != self.at:
+        if not self._is_at(since):
             return None
-        self.made += [(event.cursor, id_) for event, ids in wanted for id_ in ids]
-        self.advances.append((since, to))
+        self.begun = self.begun.union(ids)
+        return self._create([(event, ids)])
+
+    async def advance(
+        self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+    ) -> Mapping[str, Sequence[Delivery]] | None:
+        if not self._is_at(since):
+            return None
+        self.advances.append((since.cursor, to))
+        created = self._create(wanted)
         async with self.moved:
-            self.at = to
+            self.at, self.begun = to, frozenset()
             self.moved.notify_all()
+        return created
+
+    def _is_at(self, place: FanoutPlace) -> bool:
+        if self.faults and (fault := self.faults.pop()) is not None:
+            raise fault
+        return place == FanoutPlace(cursor=self.at, made=self.begun)
+
+    def _create(self, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> Mapping[str, Sequence[Delivery]]:
+        self.made += [(event.cursor, id_) for event, ids in wanted for id_ in ids]
         return {id_: [a_delivery(endpoint_id=id_)] for _, ids in wanted for id_ in ids}
 
     async def until(self, cursor: int) -> None:
@@ -249,3 +269,47 @@ def test_interests_that_change_libraries_leave_nothing_behind() -> None:
     )
     assert [i.subscription_id for i in interests.of(an_event("x"))] == []
     assert [i.subscription_id for i in interests.of(an_event("y"))] == ["s"]
+
+
+BUSY = [f"busy-{number}" for number in range(WORTH_A_COMMIT)]
+
+
+def crowd(*, ready: str = "ready") -> Store:
+    return Store(*(an_interest(id_) for id_ in (*BUSY, ready)))
+
+
+async def test_lanes_that_wait_for_an_event_get_it_before_those_that_are_busy_are_made_theirs() -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_busy=BUSY.__contains__) as (fanout, offered):
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(1)
+        await until(lambda: len(offered) == 2)
+    assert [sorted(each) for each in offered] == [["ready"], sorted(BUSY)]
+    assert store.made == [(1, "ready"), *((1, id_) for id_ in BUSY)]
+    assert store.advances == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("busy", "events"),
+    [(BUSY[1:], 1), ([*BUSY, "ready"], 1), (BUSY, 2)],
+    ids=["few are busy", "all are busy", "more events than one"],
+)
+async def test_one_commit_makes_all_where_two_would_gain_nothing(busy: Sequence[str], events: int) -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_busy=busy.__contains__) as (fanout, offered):
+        fanout.feed(await logged(log, *[("a", "books")] * events))
+        await store.until(events)
+        await until(lambda: bool(offered))
+    assert len(offered) == 1
+    assert len(store.made) == events * len(store.given)
+
+
+async def test_an_event_that_was_begun_is_ended_after_a_failure_and_nobody_gets_it_twice() -> None:
+    log, store = MemoryEventLog(), crowd()
+    store.faults = [StorageUnavailable("gone"), None]
+    async with running(log, store, is_busy=BUSY.__contains__, look_seconds=0.01) as (fanout, _):
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(1)
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(2)
+    assert sorted(store.made) == sorted((cursor, id_) for cursor in (1, 2) for id_ in (*BUSY, "ready"))
