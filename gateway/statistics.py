@@ -157,6 +157,7 @@ class DeliveryTally:
         """Of attempts."""
         self.latencies = Distribution(LONG_SECONDS)
         """From acceptance to delivery."""
+        self._of_own_events = 0
 
     def count(self, settlements: Sequence[Settlement]) -> None:
         """*settlements* have been stored."""
@@ -167,22 +168,25 @@ class DeliveryTally:
             match settlement.verdict:
                 case Delivered():
                     self.delivered += 1
-                    if (latency := settlement.latency) is not None:
+                    if settlement.delivery.event_type.startswith(GATEWAY_PREFIX):
+                        self._of_own_events += 1
+                    elif (latency := settlement.latency) is not None:
                         self.latencies.observe(max(0.0, latency.total_seconds()))
                 case Dead(reason=reason):
                     self.deaths[reason.value] += 1
 
     def share(self, *, subscriptions: int, behind: int) -> Share:
         """*subscriptions* there are; for *behind* events their deliveries have yet to be made."""
+        delivered = self.delivered - self._of_own_events
         return Share(
             subscribers=subscriptions,
             waiting=behind,
-            delivered=self.delivered,
+            delivered=delivered,
             latency_seconds=self.latencies.total,
-            untimed=self.delivered - self.latencies.count,
+            untimed=delivered - self.latencies.count,
             extras={
                 "subscriptions": subscriptions,
-                "webhooks_delivered": self.delivered,
+                "webhooks_delivered": delivered,
                 "webhook_attempts": self.outcomes.total(),
                 "dead_letters": self.deaths.total(),
             },

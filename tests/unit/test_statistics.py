@@ -110,3 +110,12 @@ def test_a_replay_counts_and_says_nothing_about_how_long_an_event_takes() -> Non
     figures = counters.figures()
     assert (figures["total_delivered"], figures["webhook_attempts"]) == (2, 2)
     assert figures["average_delivery_latency_ms"] == 2000.0
+
+
+def test_deliveries_of_the_gateways_own_events_are_not_counted() -> None:
+    tally, counters = DeliveryTally(), Counters()
+    counters.add(lambda: tally.share(subscriptions=1, behind=0))
+    for type_ in ("document.added", "gateway.subscription.created"):
+        delivery = a_delivery(1, event_type=type_)
+        tally.count([Settlement(delivery=delivery, attempt=None, verdict=Delivered(), health=Health(), at=START)])
+    assert (counters.figures()["total_delivered"], tally.delivered) == (1, 2)
