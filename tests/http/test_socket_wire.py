@@ -239,6 +239,13 @@ async def test_a_detached_socket_has_no_task_and_leaves_no_word_in_the_log(
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
+async def test_uvicorn_alone_ends_a_detached_socket_when_it_stops(detached: Wired) -> None:
+    async with AsyncExitStack() as stack:
+        reader = await a_live_one(stack, detached)
+        connection_of(detached).shutdown()
+        assert await reader.code() == 1012
+
+
 async def test_what_a_connection_had_for_its_request_is_let_go_at_once(detached: Wired) -> None:
     """Without the garbage collector, which seldom runs while thousands of streams are open."""
     gc.collect()

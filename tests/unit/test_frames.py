@@ -96,6 +96,13 @@ def test_a_message_of_a_socket_carries_the_same_event(content: dict[str, int]) -
     assert message == same
 
 
+@pytest.mark.parametrize("earliest", ["k3v9-5", None])
+def test_a_gap_is_told_to_a_socket_whatever_it_asked_for(earliest: str | None) -> None:
+    message = SocketEncoding().gap(cursor="k3v9-4", requested='\ud800"\r\n', earliest=earliest)
+    told = {"type": "gap", "requested": '\ud800"\r\n', "earliest": earliest, "cursor": "k3v9-4"}
+    assert json.loads(message.decode()) == told
+
+
 def _is_writable(content: dict[str, int]) -> bool:
     return "".join(content).encode("utf-8", "replace").decode() == "".join(content)
 

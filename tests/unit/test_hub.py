@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.filters import Filter
@@ -221,6 +222,13 @@ def test_a_sheet_is_written_bare_or_as_one_chunk(frames: list[bytes]) -> None:
     text = b"".join(frames)
     assert sheet.text == text
     assert sheet.chunk == b"%x\r\n%b\r\n" % (len(text), text)
+
+
+@pytest.mark.parametrize("size", [1, 125, 126, 127, 2**16 - 1, 2**16])
+def test_each_frame_of_a_sheet_can_be_a_message_of_a_websocket(size: int) -> None:
+    frames = [b"x" * size, b"{}"]
+    whole = [Frame(Opcode.TEXT, each).serialize(mask=False) for each in frames]
+    assert Sheet(frames).messages == b"".join(whole)
 
 
 def test_what_is_delivered_is_counted() -> None:

@@ -507,6 +507,7 @@ async def test_a_stream_that_ended_before_it_began_ends_its_sink(world: World) -
     paper = Paper(opening.stream)
     opening.begin(paper)
     assert paper.ended
+    assert paper.why is End.DRAINED
     assert world.streams.hub.channels == 0
 
 
