@@ -30,9 +30,9 @@ from gateway.publishing import Publisher
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
-from gateway.storage.database import Database
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
+from gateway.storage.engines import database_of
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
@@ -62,7 +62,7 @@ class Gateway:
         self._clock = clock
         self._draining = False
 
-        self._database = Database(settings.database_url, clock=clock)
+        self._database = database_of(settings.database_url, clock=clock)
         bus = MemoryBus()
         self._database.on_commit(bus.announce)
         self.log = SqlEventLog(self._database)

@@ -9,7 +9,7 @@ from gateway.app import Gateway
 from gateway.errors import GatewayError
 from gateway.http.server import serve
 from gateway.settings import BadSetting, Settings, load
-from gateway.storage.sqlite import DatabaseInUse
+from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
 from gateway.version import __version__
 

@@ -9,7 +9,7 @@ from gateway.inprocess.eventbus import Engine
 from gateway.inprocess.handlers import Handlers
 from gateway.publishing import Publisher
 from gateway.statistics import CountedPublisher, Counters
-from gateway.storage.database import Database
+from gateway.storage.engines import database_of
 from gateway.storage.log import SqlEventLog
 from gateway.tail import Tail
 
@@ -20,7 +20,7 @@ async def open_engine(url: str) -> AsyncIterator[Engine]:
     ValueError: *url* is no database that can be used.
     DatabaseInUse: another process has it open.
     """
-    database = Database(url)
+    database = database_of(url)
     counters = Counters()
     live = MemoryBus()
     log = SqlEventLog(database)

@@ -77,7 +77,7 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
         await transaction.connection.execute(insert(replays), row)
 
     async def one_batch(transaction: Transaction) -> tuple[list[str], str] | None:
-        batch = await _next(transaction.connection, query, after)
+        batch = await _next(transaction.connection, query, after, for_update=True)
         if batch and batch[0]:
             ids = batch[0]
             await transaction.connection.execute(again, [{"delivery_id": id_} for id_ in ids])
@@ -118,14 +118,22 @@ async def replay(connection: AsyncConnection, replay_id: str) -> ReplayRecord | 
 
 
 async def stop_replay(database: Database, replay_id: str, *, now: datetime) -> bool:
-    some = select(deliveries.c.id).where(deliveries.c.replay_id == replay_id, PENDING).limit(ROWS_AT_ONCE)
+    some = (
+        select(deliveries.c.id)
+        .where(deliveries.c.replay_id == replay_id, PENDING)
+        .limit(ROWS_AT_ONCE)
+        .with_for_update()  # in a statement of its own: within another an engine may run it more than once
+    )
 
     async def one_batch(transaction: Transaction) -> int | None:
         known = select(replays.c.id).where(replays.c.id == replay_id)
         if await transaction.connection.scalar(known) is None:
             return None
-        called_off = update(deliveries).where(deliveries.c.id.in_(some), PENDING).values(cancelled(now))
-        return (await transaction.connection.execute(called_off)).rowcount
+        ids = (await transaction.connection.execute(some)).scalars().all()
+        if ids:
+            called_off = update(deliveries).where(deliveries.c.id.in_(ids)).values(cancelled(now))
+            await transaction.connection.execute(called_off)
+        return len(ids)
 
     while count := await database.write(one_batch):
         if count < ROWS_AT_ONCE:
@@ -133,9 +141,13 @@ async def stop_replay(database: Database, replay_id: str, *, now: datetime) -> b
     return count is not None
 
 
-async def _next(connection: AsyncConnection, query: RedeliverQuery, after: str) -> tuple[list[str], str] | None:
+async def _next(
+    connection: AsyncConnection, query: RedeliverQuery, after: str, *, for_update: bool = False
+) -> tuple[list[str], str] | None:
     """The next dead letters of *query* after the id *after*, and the id to go on after; None at the end."""
     candidates = await _candidates(connection, query)
+    if for_update:
+        candidates = candidates.with_for_update(of=(deliveries, subscriptions))
     if query.ids is not None:
         named = sorted({id_ for id_ in query.ids if id_ > after})[:ROWS_AT_ONCE]
         if not named:

@@ -89,10 +89,12 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
 
 
 async def _owners(connection: AsyncConnection, ids: Collection[str], now: datetime) -> dict[str, _Owner]:
+    """Held until the transaction ends, as all others hold them: before their lanes and the log, and in order."""
     columns = (subscriptions.c.id, subscriptions.c.libraries, subscriptions.c.idle, subscriptions.c.idle_since)
     found: dict[str, _Owner] = {}
     for some in _portions(ids):
-        for row in await connection.execute(select(*columns).where(subscriptions.c.id.in_(some))):
+        owners = select(*columns).where(subscriptions.c.id.in_(some)).order_by(subscriptions.c.id).with_for_update()
+        for row in await connection.execute(owners):
             found[row.id] = _Owner(row.libraries, idle_by(row.idle, row.idle_since, now))
     return found
 
@@ -102,7 +104,8 @@ async def _rows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, 
     columns = [deliveries.c[name] for name in ("id", "status", "attempt_count", "first_attempt_at", "idle_before")]
     found: dict[str, Row[Any]] = {}
     for some in _portions(ids):
-        for row in await connection.execute(select(*columns).where(deliveries.c.id.in_(some)).with_for_update()):
+        now = select(*columns).where(deliveries.c.id.in_(some)).order_by(deliveries.c.id).with_for_update()
+        for row in await connection.execute(now):
             found[row.id] = row
     return found
 

@@ -6,6 +6,7 @@ The statements are those that the stores really send, explained by SQLite with t
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,11 @@ class Scene:
         pending, dead = await stores.due(subscription)
         await stores.kill(dead)
         return cls(stores, subscription, event_, pending, dead)
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
 
 
 Work = Callable[[Scene], Awaitable[object]]

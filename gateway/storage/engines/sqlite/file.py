@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from gateway.storage.driver import DriverConnection, InThread, Runs, connect
+from gateway.storage.engines.sqlite.driver import DriverConnection, InThread, Runs, connect
 
 _logger = structlog.get_logger(__name__)
 

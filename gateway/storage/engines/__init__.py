@@ -1,0 +1,30 @@
+"""The engines behind `Database`, chosen by URL. What only one of them needs stays in its folder.
+
+sqlite ───── one writer at a time, in a thread of its own; a file lock keeps other processes out
+postgres ─── transactions side by side, by a pool; processes share it
+"""
+
+from gateway.storage.database import Database
+from gateway.storage.engines.postgres import PostgresDatabase
+from gateway.storage.engines.sqlite import SqliteDatabase
+from gateway.times import Clock
+from gateway.times import now as system_clock
+
+EXPECTED = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
+
+
+def is_postgres(url: str) -> bool:
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def database_of(url: str, *, clock: Clock = system_clock) -> Database:
+    """The database at *url*, not opened yet.
+
+    Raises:
+        ValueError: it is none that can be used, in words that say what is wrong with it.
+    """
+    if is_postgres(url):
+        return PostgresDatabase(url, clock=clock)
+    if url.startswith("sqlite:"):
+        return SqliteDatabase(url, clock=clock)
+    raise ValueError(EXPECTED)
