@@ -24,15 +24,17 @@ WHOLE = {"lanes": {"subscriptions"}}
 
 # Copies of rows that are there, each with what makes it another.
 _CROWD = """
-    INSERT INTO events SELECT (jsonb_populate_record(one, jsonb_build_object(
-        'cursor', n, 'id', 'evt_' || n, 'library_id', 'lib' || n % 50, 'accepted_at', one.accepted_at + n))).*
-        FROM generate_series(1000, 6000) n, (SELECT * FROM events WHERE cursor = 1) one;
+    INSERT INTO events SELECT made.*
+        FROM events one CROSS JOIN generate_series(1000, 6000) n CROSS JOIN jsonb_populate_record(one, jsonb_build_object(
+            'cursor', n, 'id', 'evt_' || n, 'library_id', 'lib' || n % 50, 'accepted_at', one.accepted_at + n)) made
+        WHERE one.cursor = 1;
     UPDATE log SET head = 6000;
-    INSERT INTO deliveries SELECT (jsonb_populate_record(one, jsonb_build_object(
-        'id', 'dlv_' || n, 'subscription_id', 'sub_' || n % 100, 'cursor', n, 'event_id', 'evt_' || n,
-        'library_id', 'lib' || n % 50, 'due_at', n, 'forced', n % 400 = 0,
-        'status', CASE WHEN n % 50 = 0 THEN 'dead' WHEN n % 20 = 0 THEN 'pending' ELSE 'delivered' END))).*
-        FROM generate_series(1000, 6000) n, (SELECT * FROM deliveries LIMIT 1) one;
+    INSERT INTO deliveries SELECT made.*
+        FROM deliveries one CROSS JOIN generate_series(1000, 6000) n CROSS JOIN jsonb_populate_record(one,
+            jsonb_build_object('id', 'dlv_' || n, 'subscription_id', 'sub_' || n % 100, 'cursor', n,
+                'event_id', 'evt_' || n, 'library_id', 'lib' || n % 50, 'due_at', n, 'forced', n % 400 = 0,
+                'status', CASE WHEN n % 50 = 0 THEN 'dead' WHEN n % 20 = 0 THEN 'pending' ELSE 'delivered' END)) made
+        WHERE one.id = (SELECT min(id) FROM deliveries);
     ANALYZE;
 """
 
