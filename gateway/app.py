@@ -13,7 +13,8 @@ from datetime import timedelta
 import msgspec
 
 from gateway.admin_key import ensure_admin_key
-from gateway.bus.memory import MemoryBus
+from gateway.bus import bus_of
+from gateway.duty import Duty
 from gateway.errors import NotFound, Overloaded
 from gateway.events import Page
 from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
@@ -63,13 +64,13 @@ class Gateway:
         self._draining = False
 
         self._database = database_of(settings.database_url, clock=clock)
-        bus = MemoryBus()
-        self._database.on_commit(bus.announce)
         self.log = SqlEventLog(self._database)
+        self._bus = bus_of(settings.bus, database_url=settings.database_url, log=self.log)
+        self._database.on_commit(self._bus.announce)
         self._keys = SqlKeyStore(self._database)
         self._subscriptions = SqlSubscriptionStore(self._database)
         self._publisher = Publisher(self.log)
-        self._tail = Tail(self.log, bus)
+        self._tail = Tail(self.log, self._bus)
         self._handlers = Handlers(self.log, clock=clock)
         self._counters = Counters()
         self._counted = CountedPublisher(self._publisher, self._counters)
@@ -80,17 +81,18 @@ class Gateway:
         self._deliveries = SqlDeliveryStore(
             self._database, retry_schedule=tuple(settings.retry_schedule), settled=deliveries.count
         )
-        self._dispatcher = Dispatcher(
-            self._deliveries,
-            Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock),
-            rules=Rules(
-                max_age=timedelta(seconds=settings.max_delivery_age_seconds),
-                disable_after=timedelta(seconds=settings.disable_after_seconds),
-            ),
+        sender = Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock)
+        rules = Rules(
+            max_age=timedelta(seconds=settings.max_delivery_age_seconds),
+            disable_after=timedelta(seconds=settings.disable_after_seconds),
         )
+        self._dispatcher = Duty(self._database.on_duty, lambda: Dispatcher(self._deliveries, sender, rules=rules))
         self._fanout = Fanout(
             self.log, SqlFanoutStore(self._database), self._subscriptions, offer=self._dispatcher.offer
         )
+        self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
+        self._dispatcher.add("fanout", self._fanout.run)
+        self._dispatcher.add("housekeeping", self._housekeeping.run)
         self._streams = Streams(
             log=self.log,
             tail=self._tail,
@@ -98,7 +100,6 @@ class Gateway:
             heartbeat_seconds=settings.stream_heartbeat_seconds,
             clock=clock,
         )
-        self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
         for feed in feeds:
@@ -107,7 +108,8 @@ class Gateway:
         self._counters.add(self._streams.share)
         self._counters.add(
             lambda: deliveries.share(
-                subscriptions=self._fanout.subscriptions, behind=max(0, self._tail.cursor - self._fanout.cursor)
+                subscriptions=self._fanout.subscriptions,
+                behind=max(0, self._tail.cursor - self._fanout.cursor) if self._dispatcher.is_on else 0,
             )
         )
         self.app = create_http(
@@ -138,14 +140,13 @@ class Gateway:
         given = self.settings.admin_key
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._database)
+            await stack.enter_async_context(self._bus)
             self.first_key = await ensure_admin_key(
                 self._keys, None if given is None else given.get_secret_value(), self._clock
             )
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._transport)
             self._dispatching = await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
-            await stack.enter_async_context(running("fanout", self._fanout.run))
-            await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
             await stack.enter_async_context(self._streams)
@@ -186,6 +187,6 @@ class Gateway:
         if self._draining:
             raise Overloaded("The gateway is stopping")
         if self._dispatching.done():
-            # A fault of ours, which has been logged. It cannot be started again: only a restart knows what was sent.
+            # It was drained, and what was sent meanwhile only a restart can tell.
             raise Overloaded("Webhooks are no longer sent: restart the gateway")
         await self.log.position()

@@ -1,5 +1,6 @@
 """`gateway serve`: run the gateway until it is told to stop."""
 
+import re
 import sys
 
 import click
@@ -64,4 +65,5 @@ def _banner(gateway: Gateway, host: str, port: int) -> str:
 
 
 def _place(settings: Settings) -> str:
-    return settings.database_url.removeprefix("sqlite:///")
+    """Where the data is, without the password."""
+    return re.sub(r"(://[^:@/]*):[^/]*@", r"\1:***@", settings.database_url.removeprefix("sqlite:///"))

@@ -25,8 +25,9 @@ WHOLE = {"lanes": {"subscriptions"}}
 # Copies of rows that are there, each with what makes it another.
 _CROWD = """
     INSERT INTO events SELECT made.*
-        FROM events one CROSS JOIN generate_series(1000, 6000) n CROSS JOIN jsonb_populate_record(one, jsonb_build_object(
-            'cursor', n, 'id', 'evt_' || n, 'library_id', 'lib' || n % 50, 'accepted_at', one.accepted_at + n)) made
+        FROM events one CROSS JOIN generate_series(1000, 6000) n CROSS JOIN jsonb_populate_record(one,
+            jsonb_build_object('cursor', n, 'id', 'evt_' || n, 'library_id', 'lib' || n % 50,
+                'accepted_at', one.accepted_at + n)) made
         WHERE one.cursor = 1;
     UPDATE log SET head = 6000;
     INSERT INTO deliveries SELECT made.*

@@ -6,15 +6,12 @@ postgres ─── transactions side by side, by a pool; processes share it
 
 from gateway.storage.database import Database
 from gateway.storage.engines.postgres import PostgresDatabase
+from gateway.storage.engines.postgres.server import POSTGRES
 from gateway.storage.engines.sqlite import SqliteDatabase
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
 EXPECTED = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
-
-
-def is_postgres(url: str) -> bool:
-    return url.startswith(("postgresql://", "postgres://"))
 
 
 def database_of(url: str, *, clock: Clock = system_clock) -> Database:
@@ -23,7 +20,7 @@ def database_of(url: str, *, clock: Clock = system_clock) -> Database:
     Raises:
         ValueError: it is none that can be used, in words that say what is wrong with it.
     """
-    if is_postgres(url):
+    if url.startswith(POSTGRES):
         return PostgresDatabase(url, clock=clock)
     if url.startswith("sqlite:"):
         return SqliteDatabase(url, clock=clock)

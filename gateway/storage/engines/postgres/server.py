@@ -9,6 +9,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+POSTGRES = ("postgresql://", "postgres://")
 CONNECT_SECONDS = 5
 CONNECTIONS = 8
 """Of each kind: those that write, and those that only read."""
@@ -55,6 +56,7 @@ def engine(url: str, *, writers: bool) -> AsyncEngine:
         poolclass=AsyncAdaptedQueuePool,
         pool_size=CONNECTIONS,
         max_overflow=0,
+        hide_parameters=True,  # they may be secrets, and errors are logged
         pool_timeout=CONNECT_SECONDS,
     )
 
@@ -65,9 +67,8 @@ def check_url(url: str) -> None:
     """
     expected = "expected postgresql://user:password@host:port/database"
     # asyncpg reads it only when it connects, and fills what is missing from the environment.
-    scheme, _, rest = url.partition("://")
-    place, _, _ = rest.partition("?")
-    if scheme not in {"postgresql", "postgres"} or not place.partition("/")[2]:
+    place, _, _ = url.partition("://")[2].partition("?")
+    if not url.startswith(POSTGRES) or not place.partition("/")[2]:
         raise ValueError(expected)
 
 
