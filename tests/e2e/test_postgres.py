@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.e2e.processes import Workshop
 from tests.e2e.receivers import receiver
 from tests.e2e.streams import StreamReader
 from tests.e2e.waiting import eventually, eventually_answered
+from tests.servers.nats import nats_server
 from tests.servers.postgres import PostgresServer, postgres_server
 
 
@@ -22,6 +24,15 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def url(server: PostgresServer) -> str:
     return server.create()
+
+
+@pytest.fixture(params=["memory", "postgres", "nats"])
+def bus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param != "nats":
+        yield f"{request.param}://"
+        return
+    with nats_server(tmp_path) as server:
+        yield server.url
 
 
 def _event(id_: str) -> Json:
@@ -83,9 +94,11 @@ async def test_while_the_database_is_down_streams_stay_open_and_then_all_goes_on
     assert gateway.is_up
 
 
-async def test_two_processes_share_a_log_and_one_sends_until_the_other_takes_over(url: str, workshop: Workshop) -> None:
-    one = workshop.gateway({"DATABASE_URL": url}, name="one")
-    other = workshop.gateway({"DATABASE_URL": url}, name="other")
+async def test_two_processes_share_a_log_and_one_sends_until_the_other_takes_over(
+    url: str, bus: str, workshop: Workshop
+) -> None:
+    one = workshop.gateway({"DATABASE_URL": url, "BUS_URL": bus}, name="one")
+    other = workshop.gateway({"DATABASE_URL": url, "BUS_URL": bus}, name="other")
     posts = receiver(workshop)
     async with client_of(other) as client, StreamReader(client, "/v1/events/stream", type="custom") as stream:
         await stream.opened.wait()
