@@ -2,16 +2,18 @@
 
 Database ─ stores ┐
 Bus ──────────────┼─ Publisher · Tail ─┬─ Streams · EventBus (handlers)
-Settings ─────────┘                    └─ Fanout ─▶ Dispatcher ─▶ Sender ─▶ VettingTransport
+Settings ─────────┘                    └─ Fanout ─┬▶ Dispatcher ─▶ Sender ─▶ VettingTransport
+                                       Replayer ──┘
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import msgspec
 
+from gateway import metrics
 from gateway.admin_key import ensure_admin_key
 from gateway.bus import bus_of
 from gateway.duty import Duty
@@ -20,6 +22,7 @@ from gateway.events import Page
 from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
 from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.routes import create_http
 from gateway.http.services import Services
 from gateway.http.streams import stream_routes
@@ -28,15 +31,25 @@ from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
+from gateway.registry import CheckedPublisher, Registry
+from gateway.replay import Replayer
+from gateway.retention import Retention
+from gateway.rolling_up import RollingUp
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
 from gateway.storage.engines import database_of
+from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.fanout import SqlFanoutStore
+from gateway.storage.folding import Folding
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
+from gateway.storage.replays import SqlReplayStore
+from gateway.storage.retention import SqlRetentionStore
+from gateway.storage.rollups import SqlRollups
+from gateway.storage.sealing import Seal
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.streams.streaming import Streams
 from gateway.subscriptions import Subscription
@@ -45,7 +58,7 @@ from gateway.tail import Tail
 from gateway.times import Clock
 from gateway.times import now as system_clock
 from gateway.version import __version__
-from webhooks.deliveries import Attempt
+from webhooks.deliveries import Attempt, Settlement
 from webhooks.destinations import Guard, check_url, parse_networks
 from webhooks.dispatcher import Dispatcher
 from webhooks.rules import Rules
@@ -56,14 +69,17 @@ from webhooks.transport import VettingTransport
 class Gateway:
     """One process's gateway. `async with gateway.running()` starts it; `app` serves it over HTTP meanwhile."""
 
-    def __init__(self, settings: Settings, *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock = system_clock, transport: VettingTransport | None = None
+    ) -> None:
         self.settings = settings
         self.first_key: str | None = None
         """The admin key that was made at the first start, to be shown once."""
         self._clock = clock
         self._draining = False
 
-        self._database = database_of(settings.database_url, clock=clock)
+        seal = Seal([key.get_secret_value() for key in settings.secret_key])
+        self._database = database_of(settings.database_url, clock=clock, seal=seal)
         self.log = SqlEventLog(self._database)
         self._bus = bus_of(settings.bus, database_url=settings.database_url, log=self.log)
         self._database.on_commit(self._bus.announce)
@@ -73,13 +89,17 @@ class Gateway:
         self._tail = Tail(self.log, self._bus)
         self._handlers = Handlers(self.log, clock=clock)
         self._counters = Counters()
-        self._counted = CountedPublisher(self._publisher, self._counters)
-        deliveries = DeliveryTally()
+        self._tally = DeliveryTally()
+        rollups = SqlRollups(self._database)
+        self._rolling_up = RollingUp(Folding(self._database), clock=clock)
+        self._event_types = SqlEventTypeStore(self._database)
+        self._registry = Registry()
+        self._counted = CountedPublisher(CheckedPublisher(self._publisher, self._registry), self._counters)
 
         networks = parse_networks(settings.destination_allow)
-        self._transport = VettingTransport(Guard(networks))
+        self._transport = transport or VettingTransport(Guard(networks))
         self._deliveries = SqlDeliveryStore(
-            self._database, retry_schedule=tuple(settings.retry_schedule), settled=deliveries.count
+            self._database, retry_schedule=tuple(settings.retry_schedule), settled=self._settled
         )
         sender = Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock)
         rules = Rules(
@@ -90,9 +110,9 @@ class Gateway:
         self._fanout = Fanout(
             self.log, SqlFanoutStore(self._database), self._subscriptions, offer=self._dispatcher.offer
         )
-        self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
-        self._dispatcher.add("fanout", self._fanout.run)
-        self._dispatcher.add("housekeeping", self._housekeeping.run)
+        self._replays = Replayer(
+            SqlReplayStore(self._database), offer=self._dispatcher.offer, changed=self._dispatcher.changed
+        )
         self._streams = Streams(
             log=self.log,
             tail=self._tail,
@@ -100,17 +120,43 @@ class Gateway:
             heartbeat_seconds=settings.stream_heartbeat_seconds,
             clock=clock,
         )
+        self._housekeeping = Housekeeping(self._subscriptions, deleted=notices.DELETED)
+        self._retention = Retention(
+            SqlRetentionStore(self._database),
+            events_for=timedelta(seconds=settings.event_retention_seconds),
+            attempts_for=timedelta(seconds=settings.attempt_retention_seconds),
+            clock=clock,
+            passed=lambda: self._tail.cursor,
+            expired=self._dispatcher.changed,
+        )
+        self._dispatcher.add("fanout", self._fanout.run)
+        self._dispatcher.add("replays", self._replays.run)
+        self._dispatcher.add("housekeeping", self._housekeeping.run)
+        self._dispatcher.add("rolling_up", self._rolling_up.run)
+        self._dispatcher.add("retention", self._retention.run)
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
-        for feed in feeds:
+        for feed in (self._registry.feed, *feeds):
             self._tail.add(feed)
+        self._counters.add(self._registry.share)
         self._counters.add(self._handlers.share)
         self._counters.add(self._streams.share)
         self._counters.add(
-            lambda: deliveries.share(
+            lambda: self._tally.share(
                 subscriptions=self._fanout.subscriptions,
                 behind=max(0, self._tail.cursor - self._fanout.cursor) if self._dispatcher.is_on else 0,
             )
+        )
+        requests = Requests()
+        looks = metrics.Looks(self.log, rollups, clock=clock)
+        exposition = metrics.Metrics(
+            metrics.build,
+            lambda: metrics.publishing(self._counters, self._publisher),
+            lambda: metrics.webhooks(self._tally, self._dispatcher),
+            lambda: metrics.of_streams(self._streams),
+            lambda: looks.families(self._tail, self._fanout if self._dispatcher.is_on else self._tail),
+            requests.families,
+            refresh=looks.refresh,
         )
         self.app = create_http(
             Services(
@@ -121,8 +167,14 @@ class Gateway:
                 tokens=TokenDesk(self._keys, keyring, clock),
                 subscriptions=self._subscriptions,
                 desk=SqlDeliveryDesk(self._database),
+                replays=self._replays,
+                event_types=self._event_types,
+                check_by=self._registry.apply,
                 clock=clock,
                 statistics=self._counters.figures,
+                rollups=rollups,
+                metrics=exposition.text,
+                requests=requests,
                 check_url=lambda url: check_url(url, networks),
                 wake=self._dispatcher.wake,
                 changed=self._dispatcher.changed,
@@ -149,6 +201,8 @@ class Gateway:
             self._dispatching = await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
+            await self._registry.load(self._event_types)
+            await stack.enter_async_context(running("retention", self._retention.run))
             await stack.enter_async_context(self._streams)
             stack.callback(install(self._engine()))
             stack.push_async_callback(self.drain)
@@ -170,6 +224,10 @@ class Gateway:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._streams.drain())
             group.create_task(self._dispatcher.drain())
+
+    def _settled(self, settlements: Sequence[Settlement]) -> None:
+        self._tally.count(settlements)
+        self._replays.settled(settlements)
 
     def _tell_lanes(self, page: Page) -> None:
         """A lane reads its endpoint again when the log says that its subscription has changed."""

@@ -1,4 +1,4 @@
-"""What one process does for all that share a database: fanning out, sending, keeping house.
+"""What one process does for all that share a database: fanning out, replaying, sending, keeping house.
 
          wait ──▶ on duty ──the session with the database breaks──▶ stop, and wait again
                   a new dispatcher, which finds what is owed in the database, as after a restart
@@ -36,6 +36,14 @@ class Duty:
         self._dispatcher = make()
         self._draining = False
         self.is_on = False
+
+    @property
+    def lanes(self) -> int:
+        return self._dispatcher.lanes
+
+    @property
+    def in_flight(self) -> int:
+        return self._dispatcher.in_flight
 
     def add(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run *run* too, while on duty."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from gateway.errors import Fault
+from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
 from gateway.filters import Filter
 from gateway.keys import Key
@@ -33,6 +35,17 @@ class IdTaken:
 
 
 Appended = tuple[Receipt, ...] | IdTaken
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """The batch holds data that does not fit the schema of its type: each fault with the index of its event, and a
+    pointer that begins at the event."""
+
+    faults: tuple[tuple[int, Fault], ...]
+
+
+Published = Appended | Misfit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +92,46 @@ class EventLog(Protocol):
 
     async def dropped_until(self) -> datetime | None:
         """When the newest event that retention has dropped was accepted; None if nothing was ever dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """What one batch of retention has done to the log."""
+
+    events: int
+    owing: frozenset[str]
+    """Subscriptions with deliveries that have expired with it."""
+    more: bool
+    """Whether it ended for its size, so that there may be more to do."""
+
+
+class RetentionStore(Protocol):
+    """Takes away what is too old, in batches that are small enough for others to wait for.
+
+    Each may be called again, and by several processes at once. Where an int is answered it counts rows: fewer than
+    *limit* mean that nothing is left to do.
+    """
+
+    async def drop_events(
+        self, *, before: datetime, passed: Cursor, limit: int, max_bytes: int, most_owed: int
+    ) -> Dropped:
+        """Drop the first events of the log that were accepted before *before*, at most *limit* and about *max_bytes*.
+
+        None beyond *passed*, nor beyond what the fan-out has passed. A pending delivery of a leaving event becomes
+        dead (`expired`), which is told, no later than its event leaves; at most *most_owed* of them in one batch.
+        That the log begins later, and up to when, is known from the same moment on.
+        """
+
+    async def drop_attempts(self, *, before: datetime, limit: int) -> int:
+        """Drop attempts that started before *before*."""
+
+    async def drop_deliveries(self, *, before: datetime, limit: int) -> int:
+        """Drop deliveries that were settled before *before*, with the attempts that they have left. Never pending
+        ones."""
+
+    async def drop_remains(self, *, before: datetime, limit: int) -> int:
+        """Drop what no delivery refers to any more: replays made before *before*, and what is known of subscriptions
+        whose deletion has left the log."""
 
 
 class LiveBus(Protocol):
@@ -159,6 +212,25 @@ class FanoutStore(Protocol):
         """
 
 
+# --- event types -------------------------------------------------------------------------------------------------
+
+
+class EventTypeStore(Protocol):
+    async def put(self, record: EventTypeRecord) -> EventTypeRecord:
+        """Store it, with its notice (`gateway.event_type.updated`), in place of the one of the same type if there is
+        one. Answers it with the place of the notice.
+
+        Raises:
+            Conflict: there are as many as there may be.
+        """
+
+    async def list(self, *, limit: int, before: str | None) -> Listing[EventTypeRecord, str]:
+        """Those that were stored, newest first, and then the built-in ones, as they are now. *before* is a type."""
+
+    async def active(self) -> Sequence[EventTypeRecord]:
+        """All whose data is to be checked."""
+
+
 # --- deliveries as people see them ---------------------------------------------------------------------------------
 
 
@@ -197,6 +269,20 @@ class DeliveryQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one subscription got of one event: its deliveries, and by what it was judged that it gets one."""
+
+    subscription_id: str
+    deliveries: tuple[DeliveryRecord, ...]
+    """Newest first; more than one if replays made them."""
+    interest: Interest
+    is_known: bool
+    """Whether this interest was in force for the event. If not, nobody knows what was, and it is the present one."""
+    fanned_out: Cursor
+    """Up to where events had their deliveries by then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RedeliverQuery:
     """Which dead letters: by id, or all of a subscription that match."""
 
@@ -210,7 +296,7 @@ class RedeliverQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRecord:
-    """A replay or a bulk redelivery, and how far it is."""
+    """A replay or a bulk redelivery, and how far it is: `matched` when it was asked for, `created` so far."""
 
     id: str
     kind: Literal["replay", "redeliver"]
@@ -218,7 +304,10 @@ class ReplayRecord:
     libraries: frozenset[str] | None
     created_at: datetime
     matched: int
+    created: int
     by_status: Mapping[str, int]
+    status: Literal["running", "finished", "stopped"] = "running"
+    finished_at: datetime | None = None
 
 
 class DeliveryDesk(Protocol):
@@ -230,6 +319,14 @@ class DeliveryDesk(Protocol):
 
     async def list(self, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
         """Newest first."""
+
+    async def outcomes(
+        self, event: LoggedEvent, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Outcome, str]:
+        """What became of *event* for each subscription that a key holding *libraries* may see, newest first.
+
+        Of each the newest `MOST_OUTCOMES` deliveries.
+        """
 
     async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
         """Make a pending, dead or cancelled delivery due now, forced. None: there is none.
@@ -253,8 +350,11 @@ class DeliveryDesk(Protocol):
 
     async def replay(self, replay_id: str) -> ReplayRecord | None: ...
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        """Cancel what is still pending of it. False: there is none."""
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        """Make no more of it, and cancel what is pending; the subscriptions it was pending for. None: there is none."""
 
+
+MOST_OUTCOMES = 20
+"""Deliveries of one event and one subscription that are shown together."""
 
 Statistics = Mapping[str, Any]

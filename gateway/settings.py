@@ -12,6 +12,7 @@ from gateway.bus import check_bus
 from gateway.storage.engines.postgres.server import POSTGRES, check_url
 
 DAY = 86_400
+LONGEST = 100 * 365 * DAY
 RETRY_SCHEDULE = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 
 
@@ -24,6 +25,13 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError as error:
         raise ValueError(f"{text!r} is not a network in CIDR form, like 10.0.0.0/8") from error
+
+
+def _secret_key(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not 16 <= len(text) <= 1024 or not text.isprintable():
+        raise ValueError("expected a Fernet key, or any passphrase of 16 to 1,024 printable characters")
+    return key
 
 
 def _origin(text: str) -> str:
@@ -50,8 +58,8 @@ class Settings(BaseSettings):
     """What tells the processes of one gateway of each other's events; unset: what the database brings."""
     admin_key: SecretStr | None = None
     """An admin key that always works. Unset: one is made with an empty database, and printed once."""
-    secret_key: list[SecretStr] = []
-    """Keys to encrypt secrets at rest with. Refused for now: who sets it relies on it, and it is not there yet."""
+    secret_key: list[Annotated[SecretStr, AfterValidator(_secret_key)]] = []
+    """Keys to encrypt secrets at rest with: the first one writes, all read."""
     cors_origins: list[Annotated[str, AfterValidator(_origin)]] = []
     """Which web origins may read streams; ["*"] is any."""
     destination_allow: list[Annotated[str, AfterValidator(_network)]] = []
@@ -70,9 +78,10 @@ class Settings(BaseSettings):
     """Shorter than the shortest idle time-out of any proxy on the way."""
     max_streams: Annotated[int, Field(ge=0)] = 20_000
     """Beyond it readers are turned away until there is room."""
-    event_retention_seconds: Annotated[float, Field(gt=0)] = 30 * DAY
-    """How long events are kept. Checked, but not applied yet: nothing is removed."""
-    attempt_retention_seconds: Annotated[float, Field(gt=0)] = 30 * DAY
+    event_retention_seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 30 * DAY
+    """How long events are kept. What is still owed to one that leaves becomes a dead letter."""
+    attempt_retention_seconds: Annotated[float, Field(gt=0, le=LONGEST)] = 30 * DAY
+    """How long attempts are kept, and deliveries once they are settled: dead letters too."""
     log_format: Literal["console", "json"] = "console"
 
     @field_validator("database_url")
@@ -99,13 +108,6 @@ class Settings(BaseSettings):
     @property
     def bus(self) -> str:
         return self.bus_url or ("postgres://" if self.database_url.startswith(POSTGRES) else "memory://")
-
-    @field_validator("secret_key")
-    @classmethod
-    def _not_yet(cls, keys: list[SecretStr]) -> list[SecretStr]:
-        if keys:
-            raise ValueError("secrets cannot be encrypted at rest yet; unset it to keep them as they are")
-        return keys
 
     @field_validator("admin_key")
     @classmethod

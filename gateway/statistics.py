@@ -8,16 +8,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final, Protocol
 
+from gateway.distribution import LONG_SECONDS, SECONDS, Distribution
 from gateway.events import GATEWAY_PREFIX, Draft
-from gateway.ports import Appended, IdTaken
-from webhooks.deliveries import Settlement
-from webhooks.verdicts import Dead, Delivered
+from gateway.ports import IdTaken, Misfit, Published
+from webhooks.deliveries import Attempt, Failure, Settlement
+from webhooks.verdicts import Dead, Delivered, Reason, Verdict
 
 MAX_TYPES: Final = 1000
 """Publishers choose the names of types; beyond these, events are counted without theirs."""
+
+
+DELIVERED: Final = "delivered"
+REFUSED: Final = "refused"
+"""Answered, but not with a 2xx."""
+FAULT: Final = "fault"
+"""Not even sent, by a fault of the gateway's own."""
+OUTCOMES: Final = (DELIVERED, REFUSED, *(failure.value for failure in Failure), FAULT)
+DEATHS: Final = (Reason.EXHAUSTED, Reason.EXPIRED, Reason.GONE, Reason.FORBIDDEN_DESTINATION)
 
 
 class Publishing(Protocol):
@@ -27,7 +36,7 @@ class Publishing(Protocol):
     def queue_size(self) -> int:
         """Events that wait for their commit."""
 
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         """Append *drafts*, all or none; durable on return. Raises `Overloaded`."""
 
 
@@ -43,6 +52,8 @@ class Share:
     """Deliveries since the start: an event that goes to three counts three times."""
     latency_seconds: float = 0.0
     """Of all of them together, from acceptance to delivery."""
+    untimed: int = 0
+    """How many of them say nothing about that."""
     extras: Mapping[str, float] = field(default_factory=dict)
     """Figures of its own, shown beside the others under their names."""
 
@@ -63,9 +74,22 @@ class Counters:
         """Ask *source* for its share whenever figures are wanted."""
         self._sources.append(source)
 
-    def published(self, drafts: Sequence[Draft], appended: Appended) -> None:
+    @property
+    def by_type(self) -> Mapping[str, int]:
+        """Events that were new, by type: at most `MAX_TYPES` of them."""
+        return self._by_type
+
+    @property
+    def of_other_types(self) -> int:
+        return self._of_other_types
+
+    @property
+    def duplicates(self) -> int:
+        return self._duplicates
+
+    def published(self, drafts: Sequence[Draft], appended: Published) -> None:
         """*appended* is what the log made of *drafts*."""
-        if isinstance(appended, IdTaken):
+        if isinstance(appended, IdTaken | Misfit):
             return
         for draft, receipt in zip(drafts, appended, strict=True):
             if receipt.duplicate:
@@ -79,13 +103,14 @@ class Counters:
         shares = [source() for source in self._sources]
         delivered = sum(share.delivered for share in shares)
         latency = sum(share.latency_seconds for share in shares)
+        timed = delivered - sum(share.untimed for share in shares)
         figures: dict[str, Any] = {
             "total_published": self._published,
             "total_delivered": delivered,
             "active_subscribers": sum(share.subscribers for share in shares),
             "queue_size": sum(share.waiting for share in shares),
             "events_by_type": dict(self._by_type),
-            "average_delivery_latency_ms": round(latency / delivered * 1000, 3) if delivered else 0.0,
+            "average_delivery_latency_ms": round(latency / timed * 1000, 3) if timed else 0.0,
             "uptime_seconds": round(self._monotonic() - self._started, 3),
             "total_duplicates": self._duplicates,
             "events_of_other_types": self._of_other_types,
@@ -113,7 +138,7 @@ class CountedPublisher:
     def queue_size(self) -> int:
         return self._publisher.queue_size
 
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         appended = await self._publisher.publish(drafts)
         self._counters.published(drafts, appended)
         return appended
@@ -123,32 +148,50 @@ class DeliveryTally:
     """What webhooks have delivered. A replay counts, but says nothing about how long an event takes."""
 
     def __init__(self) -> None:
-        self._delivered = self._attempts = self._dead = 0
-        self._latency = timedelta(0)
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        """Attempts, by what became of them."""
+        self.deaths: Counter[str] = Counter({reason.value: 0 for reason in DEATHS})
+        """Deliveries that were given up, by reason."""
+        self.delivered = 0
+        self.durations = Distribution(SECONDS)
+        """Of attempts."""
+        self.latencies = Distribution(LONG_SECONDS)
+        """From acceptance to delivery."""
 
     def count(self, settlements: Sequence[Settlement]) -> None:
         """*settlements* have been stored."""
         for settlement in settlements:
-            self._attempts += settlement.attempt is not None
+            if settlement.attempt is not None:
+                self.outcomes[_outcome(settlement.attempt, settlement.verdict)] += 1
+                self.durations.observe(settlement.attempt.duration.total_seconds())
             match settlement.verdict:
                 case Delivered():
-                    self._delivered += 1
-                    if settlement.delivery.replay_id is None:
-                        self._latency += settlement.at - settlement.delivery.created_at
-                case Dead():
-                    self._dead += 1
+                    self.delivered += 1
+                    if (latency := settlement.latency) is not None:
+                        self.latencies.observe(max(0.0, latency.total_seconds()))
+                case Dead(reason=reason):
+                    self.deaths[reason.value] += 1
 
     def share(self, *, subscriptions: int, behind: int) -> Share:
         """*subscriptions* there are; for *behind* events their deliveries have yet to be made."""
         return Share(
             subscribers=subscriptions,
             waiting=behind,
-            delivered=self._delivered,
-            latency_seconds=self._latency.total_seconds(),
+            delivered=self.delivered,
+            latency_seconds=self.latencies.total,
+            untimed=self.delivered - self.latencies.count,
             extras={
                 "subscriptions": subscriptions,
-                "webhooks_delivered": self._delivered,
-                "webhook_attempts": self._attempts,
-                "dead_letters": self._dead,
+                "webhooks_delivered": self.delivered,
+                "webhook_attempts": self.outcomes.total(),
+                "dead_letters": self.deaths.total(),
             },
         )
+
+
+def _outcome(attempt: Attempt, verdict: Verdict) -> str:
+    if isinstance(verdict, Delivered):
+        return DELIVERED
+    if attempt.failure is not None:
+        return attempt.failure.value
+    return FAULT if attempt.status_code is None else REFUSED

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from webhooks.endpoints import Health
-from webhooks.verdicts import Verdict
+from webhooks.verdicts import Delivered, Verdict
 
 
 class DeliveryStatus(StrEnum):
@@ -35,6 +35,8 @@ class Delivery:
     """The event's place in the log: the order that `Ordering.LIBRARY` keeps."""
     body: bytes = field(repr=False)
     event_time: datetime
+    accepted_at: datetime | None = None
+    """When the gateway took the event; None: when the delivery was made."""
     traceparent: str | None = None
     created_at: datetime
     due_at: datetime
@@ -49,6 +51,10 @@ class Delivery:
     forced: bool = False
     """A person asked for it now: past schedule, Retry-After and circuit, but not past a pause."""
     replay_id: str | None = None
+    replayed: bool = False
+    """Made by a replay: it waits behind live work."""
+    replay_per_second: float | None = None
+    """How many first attempts a second its replay may make; None: as many as the endpoint takes."""
 
 
 class Failure(StrEnum):
@@ -102,3 +108,11 @@ class Settlement:
     """The endpoint has just reached half of the way to being disabled."""
     disable: str | None = None
     """The reason for which the endpoint is to be disabled with this."""
+
+    @property
+    def latency(self) -> timedelta | None:
+        """How long the event took from acceptance until it was delivered. None: it was not, or not for the first
+        time: what was sent again or replayed says nothing about it."""
+        if not isinstance(self.verdict, Delivered) or self.delivery.replay_id is not None:
+            return None
+        return self.at - (self.delivery.accepted_at or self.delivery.created_at)

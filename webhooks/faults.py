@@ -77,6 +77,9 @@ def _unconnected(
             return kind(failed.words, request=request)
         case _ if error.os_error.errno == errno.ETIMEDOUT:
             return httpx.ConnectTimeout("connection timed out", request=request)
+        case _ if error.os_error.errno is None and request.url.scheme == "https":
+            # What the system refuses has a number: here there was a connection, and its end came within the handshake.
+            return httpx.ConnectError("connection closed within the TLS handshake", request=request)
         case _:
             return httpx.ConnectError(_system(error.os_error, "could not connect"), request=request)
 

@@ -43,8 +43,7 @@ class Gate:
         if before.status is not Status.ACTIVE or before.url != endpoint.url:
             self.health = health
             self._ramp = self._ramp_at_first()
-        if before.max_per_second != endpoint.max_per_second:
-            self.pace = Pace(endpoint.max_per_second)
+        self.pace.change(endpoint.max_per_second)
 
     def limit(self, now: datetime) -> int:
         """How many attempts may run at once, but for those that a person forced."""
@@ -106,4 +105,6 @@ class Gate:
         return Settlement(delivery=delivery, attempt=None, verdict=Dead(Reason.EXPIRED), health=self.health, at=now)
 
     def _ramp_at_first(self) -> int:
-        return 1 if self.health.unreachable else self.endpoint.max_in_flight
+        """A receiver that could not be reached, or asked for a pause, is not met by a herd after a restart either."""
+        is_known_to_be_hurt = self.health.unreachable or self.health.held_until is not None
+        return 1 if is_known_to_be_hurt else self.endpoint.max_in_flight

@@ -15,7 +15,8 @@ import structlog
 from webhooks.deliveries import Attempt, Delivery, Settlement
 from webhooks.endpoints import Endpoint, Ordering
 from webhooks.gate import Gate
-from webhooks.line import FreeLine, LibraryLine, Line
+from webhooks.line import FreeLine, LibraryLine
+from webhooks.live_first import LiveFirst
 from webhooks.rules import Workshop
 from webhooks.verdicts import Delivered, Retry
 
@@ -39,7 +40,7 @@ class Lane:
         """Whether there was news that it has not yet looked at."""
         self._shop = shop
         self._gate: Gate | None = None
-        self._line: Line = FreeLine(shop.store, endpoint_id)
+        self._line = LiveFirst(FreeLine, shop.store, endpoint_id, now=shop.clock.now)
         self._event = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
         self._has_changed = True
@@ -93,9 +94,9 @@ class Lane:
                 if self._wants_refill(now):
                     await self._refill(now)
                 self._start_workers()
-                now = self._shop.clock.now()
                 if self._is_over(now):
                     return
+                # By the time at which this look began: a moment that has come since then is next, and not past.
                 await self._shop.clock.wait(self._event, self._next_moment(now))
         finally:
             self._shop.budget.leave(self)
@@ -144,11 +145,11 @@ class Lane:
     def _has_right_line(self, gate: Gate) -> bool:
         """Make the line one of the order that the endpoint wants, as soon as nothing of the other is out."""
         kind = LibraryLine if gate.endpoint.ordering is Ordering.LIBRARY else FreeLine
-        if isinstance(self._line, kind):
+        if self._line.kind is kind:
             return True
         if self._line.out:
             return False
-        self._line = kind(self._shop.store, self.endpoint_id)
+        self._line = LiveFirst(kind, self._shop.store, self.endpoint_id, now=self._shop.clock.now)
         return True
 
     async def _refill(self, now: datetime) -> None:
@@ -189,7 +190,7 @@ class Lane:
         self._shop.budget.settle(self)
 
     def _is_full(self) -> bool:
-        """Whether nothing can start before an attempt ends or its receiver is given another chance, of which it hears."""
+        """Whether nothing can start before an attempt ends or its receiver gets another chance, of which it hears."""
         return self._gate is not None and self.in_flight >= self._gate.limit(self._shop.clock.now())
 
     def _take(self) -> Delivery | None:
@@ -275,7 +276,7 @@ class Lane:
         gate, line = self._gate, self._line
         if gate is not None and gate.is_active and not self._is_stopping:
             opens_at = gate.opens_at(now)
-            moments += [opens_at, gate.pace.next_at(now)]
+            moments += [opens_at, gate.pace.next_at(now), line.paced_until(now)]
             moments.append(max(line.next_due, opens_at or now) if line.next_due is not None else None)
             if self.is_woken and self._looked_at is not None:
                 moments.append(self._looked_at + self._shop.rules.look_again)
@@ -293,8 +294,9 @@ class Lane:
         if self._gate is None:
             return True
         self._idle_since = self._idle_since or now
-        # Its rate is known here alone: a lane that ended too early would start over, and be too fast.
-        return now >= self._idle_since + self._shop.rules.linger and self._gate.pace.next_at(now) <= now
+        # Rates are known here alone: a lane that ended too early would start over, and be too fast.
+        is_paced = self._gate.pace.next_at(now) > now or self._line.paced_until(now) is not None
+        return now >= self._idle_since + self._shop.rules.linger and not is_paced
 
 
 def _report(settlement: Settlement, attempt: Attempt) -> None:

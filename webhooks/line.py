@@ -35,8 +35,11 @@ class Line(Protocol):
 
     def has_next(self, *, only_forced: bool) -> bool: ...
 
+    def peek(self, *, only_forced: bool) -> Delivery:
+        """The next that may be sent, which there has to be."""
+
     def take(self, *, only_forced: bool) -> Delivery:
-        """The next that may be sent, which there has to be; it is out from now on."""
+        """The same; it is out from now on."""
 
     def received(self, delivery: Delivery, now: datetime) -> None:
         """Its receiver has it, though the store does not know yet."""
@@ -54,9 +57,10 @@ class Line(Protocol):
 class FreeLine:
     """Any order: those that were forced, then by due time."""
 
-    def __init__(self, store: DeliveryStore, endpoint_id: str) -> None:
+    def __init__(self, store: DeliveryStore, endpoint_id: str, *, replayed: bool = False) -> None:
         self._store = store
         self._endpoint_id = endpoint_id
+        self._replayed = replayed
         self._waiting: deque[Delivery] = deque()
         self._forced: deque[Delivery] = deque()
         self._is_reading = False
@@ -79,7 +83,8 @@ class FreeLine:
         self._released.clear()
         self._is_reading = True
         try:
-            due = await self._store.due(self._endpoint_id, now=now, limit=self.out + self.waiting + room)
+            limit = self.out + self.waiting + room
+            due = await self._store.due(self._endpoint_id, now=now, limit=limit, replayed=self._replayed)
         except BaseException:
             self.more = True
             raise
@@ -97,6 +102,9 @@ class FreeLine:
 
     def has_next(self, *, only_forced: bool) -> bool:
         return bool(self._forced) or bool(self._waiting and not only_forced)
+
+    def peek(self, *, only_forced: bool) -> Delivery:
+        return self._forced[0] if self._forced else self._waiting[0]
 
     def take(self, *, only_forced: bool) -> Delivery:
         delivery = self._forced.popleft() if self._forced else self._waiting.popleft()
@@ -125,7 +133,7 @@ class FreeLine:
         self.more = True
 
     def _expect(self, moment: datetime | None) -> None:
-        self.next_due = _earlier(self.next_due, moment)
+        self.next_due = earlier(self.next_due, moment)
 
 
 class LibraryLine:
@@ -138,9 +146,10 @@ class LibraryLine:
     PER_LIBRARY = 8
     """How many of one library are read at once, at least: with a read for each, reads would set the pace."""
 
-    def __init__(self, store: DeliveryStore, endpoint_id: str) -> None:
+    def __init__(self, store: DeliveryStore, endpoint_id: str, *, replayed: bool = False) -> None:
         self._store = store
         self._endpoint_id = endpoint_id
+        self._replayed = replayed
         self._queues: dict[str, deque[Delivery]] = {}
         self._ready: dict[str, None] = {}
         self._blocked: dict[str, str] = {}
@@ -167,7 +176,9 @@ class LibraryLine:
         limit = self.out + self.waiting + room
         per_library = max(self.PER_LIBRARY, room // (len(self._queues) + 1))
         try:
-            rows = await self._store.queue(self._endpoint_id, limit=limit, per_library=per_library)
+            rows = await self._store.queue(
+                self._endpoint_id, limit=limit, per_library=per_library, replayed=self._replayed
+            )
         except BaseException:
             self.more = True
             raise
@@ -190,6 +201,9 @@ class LibraryLine:
 
     def has_next(self, *, only_forced: bool) -> bool:
         return next(self._candidates(only_forced=only_forced), None) is not None
+
+    def peek(self, *, only_forced: bool) -> Delivery:
+        return self._queues[next(self._candidates(only_forced=only_forced))][0]
 
     def take(self, *, only_forced: bool) -> Delivery:
         library = next(self._candidates(only_forced=only_forced))
@@ -217,7 +231,7 @@ class LibraryLine:
         self._returned.add(library)
         self._queues.pop(library, None)
         self._ready.pop(library, None)
-        self.next_due = _earlier(self.next_due, due_again)
+        self.next_due = earlier(self.next_due, due_again)
 
     def offer(self, fresh: Sequence[Delivery], *, room: int) -> None:
         # Which of a library is next is for the store to say: only the tip of each is here.
@@ -242,12 +256,12 @@ class LibraryLine:
         elif queue[0].forced or queue[0].due_at <= now:
             self._ready[library] = None
         else:
-            self.next_due = _earlier(self.next_due, queue[0].due_at)
+            self.next_due = earlier(self.next_due, queue[0].due_at)
 
 
 def _largest(deliveries: Sequence[Delivery]) -> int:
     return max((len(delivery.body) for delivery in deliveries), default=0)
 
 
-def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+def earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     return min(one, other) if one and other else one or other

@@ -24,16 +24,20 @@ class DeliveryStore(Protocol):
     async def endpoint(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
         """The endpoint as it is now with its lane's health; None once it is deleted."""
 
-    async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
+    async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
         """At most *limit* pending deliveries due by *now*, forced ones first, then by (due_at, cursor, id).
 
-        Those being sent are still pending and are among them: the caller knows which it holds.
+        Only those that replays made, or, without *replayed*, only the others: live work. Those being sent are still
+        pending and are among them: the caller knows which it holds.
         """
 
-    async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
+    async def queue(
+        self, endpoint_id: str, *, limit: int, per_library: int = 1, replayed: bool = False
+    ) -> tuple[Delivery, ...]:
         """For ordered lanes: of each library its first *per_library* pending deliveries by cursor, due or not.
 
-        Libraries come in the order of their first due time, at most *limit* deliveries in all.
+        Of live work or of replayed ones, as in `due`. Libraries come in the order of their first due time, at most
+        *limit* deliveries in all.
         """
 
     async def lanes(self) -> Mapping[str, datetime]:

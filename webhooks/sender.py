@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,6 +22,8 @@ KEPT_HEADERS = 8 * 2**10
 """Characters of an answer's headers that are kept."""
 LONGEST_BODY = 64 * 2**10
 MASK = "***"
+SHORTEST_SECRET = 8
+"""Characters of a header's value that is looked for in answers: shorter ones stand in ordinary words too."""
 
 _JSON = "application/json"
 _CLOUDEVENTS = "application/cloudevents+json"
@@ -40,6 +42,13 @@ class _Prepared:
     url: httpx.URL
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     shown: Mapping[str, str]
+    secrets: tuple[bytes, ...] = field(repr=False)
+    """What its headers hold, longest first: receivers that are being debugged answer with what they were sent."""
+
+    def masked(self, answer: bytes) -> bytes:
+        for secret in self.secrets:
+            answer = answer.replace(secret, MASK.encode())
+        return answer
 
 
 @dataclass(slots=True)
@@ -113,8 +122,9 @@ class Sender:
             status_code=response.status_code,
             retry_after=response.headers.get("retry-after") if response.status_code in {429, 503} else None,
             request_headers=shown,
-            response_headers=_kept_headers(response),
-            response_body=bytes(answer.body[:KEPT_BODY]),
+            response_headers=_kept_headers(response, prepared.masked),
+            # Masked before it is cut, or the cut could leave half of a secret.
+            response_body=prepared.masked(bytes(answer.body))[:KEPT_BODY],
         )
 
     async def _exchange(self, request: httpx.Request, answer: _Answer) -> None:
@@ -167,6 +177,7 @@ class Sender:
             httpx.URL(endpoint.url),
             tuple((name.encode(), value.encode()) for name, value in (own | custom).items()),
             own | dict.fromkeys(custom, MASK),
+            _secrets_among(custom.values()),
         )
         self._prepared[endpoint.id] = prepared
         return prepared
@@ -205,7 +216,14 @@ def _seconds(response: httpx.Response, name: str) -> timedelta | None:
     return timedelta(seconds=seconds) if isinstance(seconds, float) else None
 
 
-def _kept_headers(response: httpx.Response) -> dict[str, str]:
+def _secrets_among(values: Iterable[str]) -> tuple[bytes, ...]:
+    """*values*, and what follows the scheme in those like `Bearer …`; longest first, so that none hides in another."""
+    parts = {part for value in values for part in (value, value.partition(" ")[2].strip())}
+    found = [part.encode() for part in parts if len(part) >= SHORTEST_SECRET]
+    return tuple(sorted(found, key=lambda part: (-len(part), part)))
+
+
+def _kept_headers(response: httpx.Response, masked: Callable[[bytes], bytes]) -> dict[str, str]:
     """The answer's headers, as text that any database and JSON can hold; repeated ones are joined."""
     kept: dict[str, str] = {}
     room = KEPT_HEADERS
@@ -214,7 +232,7 @@ def _kept_headers(response: httpx.Response) -> dict[str, str]:
         value = (
             MASK
             if name in _SECRET_ANSWERS
-            else raw_value.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+            else masked(raw_value).decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
         )
         room -= len(name) + len(value)
         if room < 0:

@@ -31,6 +31,10 @@ from webhooks.resolver import DeadlineResolver
 LONGEST_BODY = 64 * 2**10
 """Bytes of an answer that are read; then its connection is closed."""
 
+STALE_SECONDS = 1.0
+"""An idle connection that was closed at the other end shows it within a round trip. What breaks later than this had
+taken the request up."""
+
 _NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 _SKIPPED_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _STALE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
@@ -46,8 +50,10 @@ class _Trip:
     connected: float | None = None
 
     @property
-    def is_reused(self) -> bool:
-        return self.connected is not None and self.sockets == 0
+    def was_stale(self) -> bool:
+        """Whether it went out on a connection that the receiver had closed, as far as can be told."""
+        is_reused = self.connected is not None and self.sockets == 0
+        return is_reused and time.perf_counter() - (self.connected or 0) < STALE_SECONDS
 
 
 _trip: ContextVar[_Trip] = ContextVar("_trip")
@@ -108,9 +114,10 @@ class VettingTransport(httpx.AsyncBaseTransport):
                     request.method, url, data=body, headers=headers, allow_redirects=False, timeout=_NO_TIMEOUT
                 )
             except (aiohttp.ClientError, OSError) as error:
-                if trip.is_reused and isinstance(error, _STALE):
+                if trip.was_stale and isinstance(error, _STALE):
                     # The receiver closed an idle connection at the moment it was used again. There may be more of them
-                    # in the pool, each is gone after this, and a fresh one is not tried twice.
+                    # in the pool, each is gone after this, and a fresh one is not tried twice. Should the receiver
+                    # have taken the request all the same, it gets it again with the same `webhook-id`.
                     continue
                 if trip.forbidden and not trip.sockets:
                     raise AddressForbidden("not an address of the public internet", request=request) from error

@@ -11,6 +11,7 @@ COMMANDS = {
     "listen": "Receive webhooks on this machine, check their signatures, and show them.",
     "health": "Ask a running gateway whether it is ready; exit with 0 if so.",
     "openapi": "Write the OpenAPI document.",
+    "asyncapi": "Write the AsyncAPI document, which describes the streams.",
 }
 
 

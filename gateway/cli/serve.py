@@ -4,7 +4,6 @@ import re
 import sys
 
 import click
-import structlog
 
 from gateway.app import Gateway
 from gateway.errors import GatewayError
@@ -13,10 +12,6 @@ from gateway.settings import BadSetting, Settings, load
 from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
 from gateway.version import __version__
-
-NOT_APPLIED = {"event_retention_seconds", "attempt_retention_seconds"}
-
-_logger = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -28,14 +23,13 @@ def command() -> None:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(2)
     configure_logs(settings.log_format)
-    for name in sorted(settings.model_fields_set & NOT_APPLIED):
-        _logger.warning("setting.not_applied_yet", name=f"GATEWAY_{name.upper()}", effect="nothing is ever removed")
     gateway = Gateway(settings)
     try:
         serve(
             gateway.app,
             host=settings.host,
             port=settings.port,
+            heartbeat_seconds=settings.stream_heartbeat_seconds,
             within=gateway.running,
             drains=[gateway.drain],
             listening=lambda host, port: click.echo(_banner(gateway, host, port)),
@@ -50,7 +44,7 @@ def _banner(gateway: Gateway, host: str, port: int) -> str:
     lines = [
         f"Arrw Gateway {__version__}",
         f"  API       {here}/v1      described at {here}/docs and {here}/openapi.json",
-        f"  streams   {here}/v1/events/stream",
+        f"  streams   {here}/v1/events/stream      or as WebSocket /v1/events/ws",
         f"  data      {_place(gateway.settings)}",
     ]
     if gateway.first_key is not None:

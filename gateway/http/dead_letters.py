@@ -1,4 +1,4 @@
-"""`/v1/dead-letters`: what was given up and why; try it again, or forget it. And the progress of such a redelivery."""
+"""`/v1/dead-letters`: what was given up and why; try it again, or forget it."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, Self
@@ -10,16 +10,15 @@ from pydantic import Field, model_validator
 from gateway.errors import Fault, InvalidInput, NotFound
 from gateway.filters import Filter
 from gateway.http import deliveries, subscriptions
-from gateway.http.answers import Answer, Time, answer, nothing
+from gateway.http.answers import Answer, answer, nothing
 from gateway.http.auth import Caller, requires
 from gateway.http.bodies import Body, Id, Moment, parse, parse_query
 from gateway.http.delivery_schemas import DeadLettersQuery, DeliveryOut
-from gateway.http.ids import is_id
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import PageOf
-from gateway.http.services import Services, Use
+from gateway.http.services import Use
 from gateway.keys import Scope
-from gateway.ports import RedeliverQuery, ReplayRecord
+from gateway.ports import RedeliverQuery
 from webhooks.deliveries import DeliveryStatus
 
 
@@ -65,20 +64,6 @@ class Counted(Answer):
 class Redelivered(Answer):
     matched: int
     replay_id: Annotated[str, Field(description="`GET /v1/replays/{id}` shows how far it is.")]
-
-
-class ReplayOut(Answer):
-    """A replay or a redelivery, and how far it is."""
-
-    id: str
-    kind: str
-    subscription_id: str | None
-    created_at: Time
-    matched: int
-    pending: int
-    delivered: int
-    dead: int
-    cancelled: int
 
 
 class DeadLetterController(Controller):
@@ -157,60 +142,3 @@ class DeadLetterController(Controller):
         if not await services.desk.forget(delivery_id):
             raise NotFound("there is no such dead letter")
         return nothing()
-
-
-class ReplayController(Controller):
-    path = "/v1/replays"
-    tags = ("Dead letters",)
-    guards = (requires(Scope.SUBSCRIPTIONS),)
-
-    @get(
-        "/{replay_id:str}",
-        opt=describes(
-            Operation(
-                summary="See how far it is",
-                answers={200: Says(description="The replay or redelivery.", content=ReplayOut)},
-                problems=(NotFound,),
-            )
-        ),
-    )
-    async def progress(
-        self, request: Request[Any, Caller, Any], replay_id: FromPath[str], services: Use
-    ) -> Response[bytes]:
-        record = await _visible(services, request.auth, replay_id)
-        return answer(
-            ReplayOut(
-                id=record.id,
-                kind=record.kind,
-                subscription_id=record.subscription_id,
-                created_at=record.created_at,
-                matched=record.matched,
-                pending=record.by_status.get(DeliveryStatus.PENDING, 0),
-                delivered=record.by_status.get(DeliveryStatus.DELIVERED, 0),
-                dead=record.by_status.get(DeliveryStatus.DEAD, 0),
-                cancelled=record.by_status.get(DeliveryStatus.CANCELLED, 0),
-            )
-        )
-
-    @delete(
-        "/{replay_id:str}",
-        opt=describes(
-            Operation(
-                summary="Stop it",
-                description="What is still pending of it is cancelled.",
-                answers={204: Says(description="It is stopped.")},
-                problems=(NotFound,),
-            )
-        ),
-    )
-    async def stop(self, request: Request[Any, Caller, Any], replay_id: FromPath[str], services: Use) -> Response[None]:
-        await _visible(services, request.auth, replay_id)
-        await services.desk.stop_replay(replay_id, now=services.clock())
-        return nothing()
-
-
-async def _visible(services: Services, caller: Caller, replay_id: str) -> ReplayRecord:
-    record = await services.desk.replay(replay_id) if is_id(replay_id) else None
-    if record is None or not caller.sees(record.libraries):
-        raise NotFound("there is no such replay")
-    return record

@@ -102,7 +102,7 @@ class DeliveryController(Controller):
     ) -> Response[bytes]:
         await visible(services, request.auth, delivery_id)
         record = _found(await services.desk.cancel(delivery_id, now=services.clock()))
-        services.wake([record.subscription_id])
+        services.changed(record.subscription_id)
         return answer(DeliveryOut(**delivery_out(record)))
 
 

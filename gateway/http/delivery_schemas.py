@@ -56,6 +56,25 @@ class DeliveryWithAttempts(DeliveryOut):
     attempts: Annotated[list[AttemptOut], Field(description="Oldest first.")]
 
 
+class EventDeliveryOut(Answer):
+    """What one subscription got of one event: a delivery, or the reason why there is none."""
+
+    subscription_id: str
+    delivery: DeliveryOut | None
+    reason: Annotated[
+        str | None,
+        Field(
+            description="Why there is none: `created later` (the subscription, than the event), `filtered: type`, "
+            "`filtered: library`, `filtered: filter` (its expression), `not allowed` (outside the libraries that it is "
+            "confined to), `not yet`, `no longer kept`, or `filter changed` (the present one would have let it pass)."
+        ),
+    ]
+    by_present_filter: Annotated[
+        bool,
+        Field(description="Whether the reason goes by the present filter, because it is not known what it was then."),
+    ]
+
+
 class DeadLettersQuery(Paged):
     """`since` (inclusive) and `until` (exclusive) are of the event's acceptance."""
 

@@ -33,7 +33,7 @@ a JSON pointer. Lists take `page_size` and `page_token`, newest first. Unknown f
 
 def document(app: Litestar) -> Json:
     """The document for every route of *app* that has an `Operation`."""
-    schemas = _Schemas()
+    schemas = Schemas()
     paths: dict[str, Json] = {}
     for path, method, handler in routes(app):
         operation = handler.opt.get(OPERATION)
@@ -81,7 +81,7 @@ def routes(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
                     yield path, method.lower(), handler
 
 
-class _Schemas:
+class Schemas:
     """Schemas of the models met so far, by name, each described once."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ PROBLEM: Json = {
 }
 
 
-def _operation(path: str, method: str, handler: HTTPRouteHandler, operation: Operation, schemas: _Schemas) -> Json:
+def _operation(path: str, method: str, handler: HTTPRouteHandler, operation: Operation, schemas: Schemas) -> Json:
     answers = {str(status): _answer(says, schemas) for status, says in operation.answers.items()}
     kinds = {problems.KINDS[error] for error in _refusals(handler, operation)} | {problems.INTERNAL}
     for kind in sorted(kinds, key=lambda kind: kind.status):
@@ -147,7 +147,7 @@ def _operation(path: str, method: str, handler: HTTPRouteHandler, operation: Ope
         "tags": sorted(handler.resolve_tags()),
         "summary": operation.summary,
         "description": "\n\n".join(filter(None, [operation.description, _scopes(handler)])),
-        "parameters": [*_path_parameters(path), *_query_parameters(operation), *_header_parameters(operation)],
+        "parameters": [*_path_parameters(path), *query_parameters(operation.query), *_header_parameters(operation)],
         "responses": dict(sorted(answers.items())),
         "security": _security(handler),
     }
@@ -168,7 +168,7 @@ def _refusals(handler: HTTPRouteHandler, operation: Operation) -> Iterable[type[
         yield InvalidInput
 
 
-def _answer(says: Says, schemas: _Schemas) -> Json:
+def _answer(says: Says, schemas: Schemas) -> Json:
     if says.content is None:
         return {"description": says.description}
     media: Json = {"schema": schemas.of(says.content)}
@@ -190,7 +190,7 @@ def _problem(kind: problems.Kind) -> Json:
     return answer
 
 
-def _body(operation: Operation, schemas: _Schemas) -> Json:
+def _body(operation: Operation, schemas: Schemas) -> Json:
     schema = schemas.partial(operation.body) if operation.body_partial else schemas.of(operation.body, "validation")
     media: Json = {"schema": schema}
     if operation.body_examples:
@@ -206,10 +206,11 @@ def _path_parameters(path: str) -> list[Json]:
     ]
 
 
-def _query_parameters(operation: Operation) -> list[Json]:
-    if operation.query is None:
+def query_parameters(query: type[BaseModel] | None) -> list[Json]:
+    """The fields of *query*, as parameters."""
+    if query is None:
         return []
-    schema = operation.query.model_json_schema()
+    schema = query.model_json_schema()
     parameters = []
     for name, inner in schema["properties"].items():
         described = _without(_not_null(inner), "title", "default" if inner.get("default", 0) is None else "")

@@ -1,6 +1,7 @@
-"""`/v1/events`: publish, look back, look one up, count."""
+"""`/v1/events`: publish, look back, look one up and what became of it, count."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -8,12 +9,15 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.params import FromPath, RawBody
 
-from gateway.errors import Conflict, CursorGone, Fault, Forbidden, NotFound, Overloaded
+from gateway.errors import Conflict, CursorGone, Fault, Forbidden, InvalidInput, NotFound, Overloaded
 from gateway.events import Cursor, Draft
-from gateway.http.answers import raw
+from gateway.explaining import CREATED_LATER, why_none
+from gateway.filters import Candidate
+from gateway.http.answers import answer, raw
 from gateway.http.auth import Caller, requires
 from gateway.http.bodies import parse_query
 from gateway.http.confinement import may_see, refuse
+from gateway.http.delivery_schemas import DeliveryOut, EventDeliveryOut, delivery_out
 from gateway.http.event_schemas import (
     EXAMPLE,
     EXAMPLE_ANSWERED,
@@ -30,11 +34,11 @@ from gateway.http.event_schemas import (
 )
 from gateway.http.ids import is_id
 from gateway.http.operations import Operation, Says, describes
-from gateway.http.paging import PageOf, fingerprint, read_token, write_token
+from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_token
 from gateway.http.services import Use
 from gateway.intake import read_events
 from gateway.keys import Scope
-from gateway.ports import HistoryQuery, IdTaken
+from gateway.ports import HistoryQuery, IdTaken, Misfit, Outcome
 
 ACCEPTED = Says(description="It is on disk.", content=Accepted | AcceptedBatch)
 DUPLICATE = Says(description="It was there before, all of it; nothing is new.", content=Accepted | AcceptedBatch)
@@ -51,8 +55,8 @@ class EventController(Controller):
             Operation(
                 summary="Publish one event, or up to 1,000",
                 description="A batch is accepted all or none. The answer comes only after the events are on disk; "
-                "an event that was answered 202 is never lost. An id that is known with other content is a 409, and "
-                "nothing is stored.",
+                "an event that was answered 202 is never lost. An id that is known with other content is a 409, data "
+                "that its type's schema does not allow a 422, and nothing is stored.",
                 body=EventIn | list[EventIn],
                 body_examples={"one": EXAMPLE, "several": [EXAMPLE, {**EXAMPLE, "type": "search.performed"}]},
                 headers={"traceparent": "W3C trace context, passed on to receivers."},
@@ -71,6 +75,12 @@ class EventController(Controller):
                 f"the id {appended.id} is known, with other content",
                 [Fault(place, "is known, with other content")],
             )
+        if isinstance(appended, Misfit):
+            faults = [
+                Fault(f"/{index}{fault.pointer}" if is_batch else fault.pointer, fault.detail)
+                for index, fault in appended.faults
+            ]
+            raise InvalidInput(f"{faults[0].pointer} {faults[0].detail}", faults)
         position = await services.scribe.position()
         receipts = [receipt_json(receipt, position) for receipt in appended]
         status = HTTPStatus.OK if all(receipt.duplicate for receipt in appended) else HTTPStatus.ACCEPTED
@@ -152,6 +162,59 @@ class EventController(Controller):
         if event is None or not may_see(request.auth, event):
             raise NotFound("there is no such event")
         return raw(event_json(event, await services.scribe.position()))
+
+    @get(
+        "/{event_id:str}/deliveries",
+        guards=[requires(Scope.SUBSCRIPTIONS)],
+        opt=describes(
+            Operation(
+                summary="Explain what became of one",
+                description="For every subscription that the caller sees, newest first: its delivery, or why there is "
+                "none. Where replays made several, each has a row, newest first, 20 at most. `page_size` counts "
+                "subscriptions.",
+                query=Paged,
+                answers={200: Says(description="A page of them.", content=PageOf[EventDeliveryOut])},
+                problems=(NotFound,),
+            )
+        ),
+    )
+    async def deliveries(
+        self, request: Request[Any, Caller, Any], event_id: FromPath[str], services: Use
+    ) -> Response[bytes]:
+        query = parse_query(Paged, request.query_params.multi_items())
+        event = await services.log.get(event_id) if is_id(event_id) else None
+        if event is None or not may_see(request.auth, event):
+            raise NotFound("there is no such event")
+        mark = fingerprint("event-deliveries", query, event_id)
+        page = await services.desk.outcomes(
+            event,
+            libraries=request.auth.libraries,
+            limit=query.page_size,
+            before=read_token(mark, query.page_token, str),
+        )
+        candidate, rows = Candidate(event), list[EventDeliveryOut]()
+        for outcome in page.rows:
+            rows += _explained(candidate, outcome)
+            await asyncio.sleep(0)  # an expression on a large event takes its time
+        return answer(PageOf[EventDeliveryOut](data=rows, next_page_token=write_token(mark, page.more)))
+
+
+def _explained(candidate: Candidate, outcome: Outcome) -> Iterator[EventDeliveryOut]:
+    for record in outcome.deliveries:
+        yield EventDeliveryOut(
+            subscription_id=outcome.subscription_id,
+            delivery=DeliveryOut(**delivery_out(record)),
+            reason=None,
+            by_present_filter=False,
+        )
+    if not outcome.deliveries:
+        reason = why_none(candidate, outcome)
+        yield EventDeliveryOut(
+            subscription_id=outcome.subscription_id,
+            delivery=None,
+            reason=reason,
+            by_present_filter=not outcome.is_known and reason != CREATED_LATER,
+        )
 
 
 def _check_libraries(drafts: Sequence[Draft], caller: Caller, *, is_batch: bool) -> None:

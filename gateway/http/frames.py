@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.events import LoggedEvent
+from gateway.streams.sinks import Transport
 
 MEDIA_TYPE: Final = "text/event-stream"
 COMMENT: Final = b":\n\n"
@@ -48,6 +49,10 @@ class SseEncoding:
     """How EventSource is written to. Not `named`: without `event:`, so that `onmessage` gets everything."""
 
     named: bool = True
+
+    @property
+    def transport(self) -> Transport:
+        return "sse"
 
     def event(self, event: LoggedEvent, cursor: str) -> bytes:
         return frame(value=event.body, event=event.type if self.named else None, cursor=cursor)

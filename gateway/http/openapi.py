@@ -7,6 +7,7 @@ from litestar.di import Provide
 
 from gateway.http import documenting
 from gateway.http.routes import CONTROLLERS
+from gateway.http.sockets import SocketController
 from gateway.http.streams import EventStreamController, StreamsController
 
 FILE = Path("openapi/openapi.json")
@@ -15,7 +16,7 @@ FILE = Path("openapi/openapi.json")
 def described() -> Litestar:
     """The routes alone, to be described: no request can be served by it."""
     return Litestar(
-        route_handlers=[*CONTROLLERS, EventStreamController, StreamsController],
+        route_handlers=[*CONTROLLERS, EventStreamController, SocketController, StreamsController],
         dependencies={name: Provide(lambda: None, sync_to_thread=False) for name in ("services", "streams")},
         openapi_config=None,
         logging_config=None,

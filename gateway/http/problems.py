@@ -10,7 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 
 from gateway.errors import (
     Conflict,
@@ -84,9 +84,13 @@ def problem(
     )
 
 
+def kind_of(error: GatewayError) -> Kind:
+    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
 def of_gateway(error: GatewayError) -> Response[bytes]:
     """What the gateway itself refused."""
-    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    kind = kind_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
@@ -100,8 +104,11 @@ def of_gateway(error: GatewayError) -> Response[bytes]:
 def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refused before a handler ran: no such route, no such method, a body over the limit."""
     if isinstance(error, MethodNotAllowedException):
-        headers = {"Allow": (error.headers or {}).get("allow", "")}
-        return problem(METHOD_NOT_ALLOWED, f"{request.method} is not among {headers['Allow']}", headers=headers)
+        # Litestar counts a WebSocket among the methods.
+        names = (error.headers or {}).get("allow", "").split(", ")
+        allowed = ", ".join(name for name in names if name != "websocket")
+        detail = f"{request.method} is not among {allowed}" if allowed else "this path is for WebSockets alone"
+        return problem(METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
     if isinstance(error, RequestEntityTooLarge):
         return problem(KINDS[TooLarge], "the body is over its limit of 10 MiB")
     if isinstance(error, InternalServerException) and "disconnected" in error.detail:
@@ -116,8 +123,16 @@ def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
 
 def of_surprise(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of the gateway: logged in full, answered without a word about its inside."""
-    log.error("request.failed", method=request.method, path=request.scope["path"], exc_info=error)
+    log.error("request.failed", method=request.scope.get("method"), path=request.scope["path"], exc_info=error)
     return problem(INTERNAL, "the gateway failed to answer this; its log says why")
+
+
+def of_handshake(scope: Scope, error: Exception) -> Response[bytes]:
+    """The answer to a WebSocket that is refused: the same as to any request."""
+    if isinstance(error, GatewayError):
+        return of_gateway(error)
+    request: Request[Any, Any, Any] = Request(scope)
+    return of_framework(request, error) if isinstance(error, HTTPException) else of_surprise(request, error)
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {

@@ -13,13 +13,19 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
 from gateway.http.auth import Authentication
-from gateway.http.dead_letters import DeadLetterController, ReplayController
+from gateway.http.dead_letters import DeadLetterController
 from gateway.http.deliveries import DeliveryController
+from gateway.http.event_types import EventTypeController
 from gateway.http.events import EventController
+from gateway.http.figures import FigureController
+from gateway.http.handshakes import Handshakes
 from gateway.http.health import HealthController
 from gateway.http.keys import KeyController
 from gateway.http.manual import ManualController
+from gateway.http.measuring import Measuring
+from gateway.http.metrics import MetricsController
 from gateway.http.problems import EXCEPTION_HANDLERS
+from gateway.http.replays import ReplayController, SubscriptionReplayController
 from gateway.http.services import Services
 from gateway.http.stream_tokens import StreamTokenController
 from gateway.http.subscription_actions import SubscriptionActionController
@@ -29,14 +35,18 @@ MAX_BODY_BYTES = 10 * 2**20
 
 CONTROLLERS: tuple[type[Controller], ...] = (
     EventController,
+    EventTypeController,
     StreamTokenController,
     SubscriptionController,
     SubscriptionActionController,
+    SubscriptionReplayController,
     DeliveryController,
     DeadLetterController,
     ReplayController,
     KeyController,
+    FigureController,
     HealthController,
+    MetricsController,
     ManualController,
 )
 
@@ -59,7 +69,11 @@ def create_http(
     return Litestar(
         route_handlers=[*CONTROLLERS, *route_handlers],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
-        middleware=[DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens)],
+        middleware=[
+            DefineMiddleware(Measuring, requests=services.requests),
+            DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens),
+        ],
+        plugins=[Handshakes()],
         before_request=_options,
         exception_handlers=EXCEPTION_HANDLERS,
         cors_config=_cors(cors_origins) if cors_origins else None,

@@ -19,12 +19,14 @@ import structlog
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
-from gateway.http.wire import StreamProtocol
+from gateway.http.wire import SocketProtocol, StreamProtocol
 
 GRACE_SECONDS = 2
 """For requests in flight. By itself uvicorn waits without end."""
 BACKLOG = 16_384
 """Connections that wait to be accepted: all that come back at once after a restart. The kernel's limit applies."""
+MAX_MESSAGE_BYTES = 4 * 2**10
+"""What a WebSocket's reader says is ignored, and may be no longer than this."""
 GC_THRESHOLDS = (50_000, 20, 100)
 """A full collection with thousands of streams open takes a tenth of a second, and finds next to nothing."""
 SWITCH_SECONDS = 0.0005
@@ -36,13 +38,18 @@ _log = structlog.get_logger(__name__)
 Drain = Callable[[], Awaitable[None]]
 
 
-def make_config(app: Any, *, host: str, port: int) -> uvicorn.Config:  # noqa: ANN401 - Litestar's and uvicorn's ASGI types differ in name only
-    """How the gateway is served. Port 0 takes any free one."""
+def make_config(app: Any, *, host: str, port: int, heartbeat_seconds: float = 15) -> uvicorn.Config:  # noqa: ANN401 - Litestar's and uvicorn's ASGI types differ in name only
+    """How the gateway is served. Port 0 takes any free one; WebSockets are pinged every *heartbeat_seconds*."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         http=StreamProtocol,
+        ws=SocketProtocol,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # a page of messages is made once for all, not compressed for each
+        ws_ping_interval=heartbeat_seconds,
+        ws_ping_timeout=heartbeat_seconds,
         lifespan="auto",
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -99,6 +106,7 @@ def serve(
     *,
     host: str,
     port: int,
+    heartbeat_seconds: float = 15,
     within: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     drains: Sequence[Drain] = (),
     listening: Callable[[str, int], None] = lambda _host, _port: None,
@@ -112,7 +120,7 @@ def serve(
     raise_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_SECONDS)
-    config = make_config(app, host=host, port=port)
+    config = make_config(app, host=host, port=port, heartbeat_seconds=heartbeat_seconds)
     server = GatewayServer(config, drains=drains, listening=listening)
 
     async def run() -> None:
@@ -121,6 +129,8 @@ def serve(
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())
+    # What thousands of streams have left behind is not worth a last collection: the kernel takes it all back at once.
+    gc.freeze()
 
 
 def raise_open_files() -> None:

@@ -2,23 +2,39 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import Draft, Position
+from gateway.filters import Filter
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.tokens import TokenDesk
-from gateway.ports import Appended, DeliveryDesk, EventLog, KeyStore, Statistics, SubscriptionStore
+from gateway.ports import DeliveryDesk, EventLog, EventTypeStore, KeyStore, Published, Statistics, SubscriptionStore
+from gateway.replay import Prospect
+from gateway.rollups import Rollups
 from gateway.subscriptions import Subscription
 from gateway.times import Clock
 from webhooks.deliveries import Attempt
 
 
 class Publishing(Protocol):
-    async def publish(self, drafts: Sequence[Draft]) -> Appended:
+    async def publish(self, drafts: Sequence[Draft]) -> Published:
         """Append *drafts*, all or none; durable on return. Raises `Overloaded`."""
+
+
+class Replays(Protocol):
+    """`gateway.replay.Replayer`."""
+
+    async def look(
+        self, subscription: Subscription, asked: Filter, *, since: datetime, until: datetime | None, undelivered: bool
+    ) -> Prospect: ...
+
+    async def start(self, prospect: Prospect, *, max_per_second: float | None) -> str | None: ...
 
 
 class Scribe:
@@ -47,9 +63,18 @@ class Services:
     tokens: TokenDesk
     subscriptions: SubscriptionStore
     desk: DeliveryDesk
+    replays: Replays
+    event_types: EventTypeStore
+    check_by: Callable[[EventTypeRecord], None]
+    """Hold what is published to it from now on."""
     clock: Clock
     statistics: Callable[[], Statistics]
     """What `GET /v1/events/stats` answers."""
+    rollups: Rollups
+    metrics: Callable[[], Awaitable[bytes]]
+    """What `GET /metrics` answers."""
+    requests: Requests
+    """Counts what this API answers."""
     check_url: Callable[[str], str]
     """A destination, normalised. Raises ValueError, in words for a person, when it is not one."""
     wake: Callable[[Iterable[str]], None]

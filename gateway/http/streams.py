@@ -1,4 +1,5 @@
-"""`/v1/events/stream` and `/v1/libraries/{library_id}/events/stream`: Server-Sent Events; `/v1/streams`: who listens.
+"""`/v1/events/stream` and `/v1/libraries/{library_id}/events/stream`: Server-Sent Events; `/v1/streams`: who listens,
+by them or by WebSocket.
 
 `stream_routes(streams)` is what the composition root adds to the app.
 """
@@ -6,30 +7,27 @@
 from typing import Annotated, Any, Literal
 
 from litestar import Controller, Request, Response, Router, delete, get, route
-from litestar.di import NamedDependency, Provide
+from litestar.di import Provide
 from litestar.enums import HttpMethod
-from litestar.params import FromPath, SkipValidation
+from litestar.params import FromPath
 from pydantic import Field
 
 from gateway.errors import NotFound, Overloaded
-from gateway.events import GATEWAY_LIBRARY
-from gateway.filters import Filter, library_id_fault
-from gateway.filters.narrowing import narrowed
+from gateway.filters import Filter
 from gateway.http.answers import Answer, Time, answer
 from gateway.http.auth import TAKES_TOKEN, Caller, requires
-from gateway.http.bodies import Moment, Query, parse_query
+from gateway.http.bodies import parse_query
 from gateway.http.event_schemas import filter_of_query
 from gateway.http.frames import MEDIA_TYPE, SseEncoding
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_token
+from gateway.http.readers import AnyOfLibraries, ReaderQuery, UseStreams, refuse_invisible, wish_of
+from gateway.http.sockets import SocketController
 from gateway.http.wire.response import HEADERS, StreamResponse
 from gateway.keys import Scope
-from gateway.streams.starting import LastEventId, Since
+from gateway.streams.sinks import Transport
 from gateway.streams.stream import Stream
-from gateway.streams.streaming import Streams, Wish
-
-UseStreams = NamedDependency[SkipValidation[Streams]]
-"""`streams: UseStreams` in a handler's signature."""
+from gateway.streams.streaming import Streams
 
 FRAMES = (
     "id: k3v9-42\nevent: document.added\n"
@@ -38,36 +36,28 @@ FRAMES = (
 )
 
 
-class StreamQuery(Query):
-    """What a stream is to carry, and from where."""
+class StreamQuery(ReaderQuery):
+    """What a stream is to carry, how, and from where."""
 
-    type: Annotated[list[str] | None, Field(description="Any of these: exact, a branch `document.*`, or `*`.")] = None
-    filter: Annotated[
-        str | None,
-        Field(description="A CEL expression over `event`.", examples=['event.data.priority == "high"']),
-    ] = None
     named: Annotated[
         Literal["true", "false"], Field(description="`false` leaves `event:` out, so that `onmessage` gets everything.")
     ] = "true"
     last_event_id: Annotated[
         str | None, Field(description="A cursor to go on after; the header Last-Event-ID wins.")
     ] = None
-    since: Annotated[Moment, Field(description="From what was accepted at this time on; a cursor wins.")] = None
-    token: Annotated[str | None, Field(description="A stream token, for those who cannot set headers.")] = None
 
 
 class AnyLibraryQuery(StreamQuery):
     """The same, of any library."""
 
-    library_id: Annotated[list[str] | None, Field(description="Any of these; none: all that the caller may see.")] = (
-        None
-    )
+    library_id: AnyOfLibraries = None
 
 
 class StreamOut(Answer):
     """A connected reader."""
 
     id: str
+    transport: Annotated[Transport, Field(description="Server-Sent Events, or a WebSocket.")]
     key_id: Annotated[str, Field(description="The key that it came with, or that its token was made from.")]
     library_ids: list[str] | None
     types: list[str] | None
@@ -121,9 +111,7 @@ class EventStreamController(Controller):
     async def one_library(
         self, request: Request[Any, Caller, Any], library_id: FromPath[str], streams: UseStreams
     ) -> Response[bytes]:
-        visible = library_id == GATEWAY_LIBRARY or request.auth.sees_library(library_id)
-        if library_id_fault(library_id) is not None or not visible:
-            raise NotFound("there is no such library")
+        refuse_invisible(library_id, request.auth)
         query = parse_query(StreamQuery, request.query_params.multi_items())
         wanted = filter_of_query(library_id=[library_id], type_=query.type, expression=query.filter)
         return await _stream(request, streams, query, wanted)
@@ -177,7 +165,7 @@ def stream_routes(streams: Streams) -> Router:
     """The routes of *streams*."""
     return Router(
         path="/",
-        route_handlers=[EventStreamController, StreamsController],
+        route_handlers=[EventStreamController, SocketController, StreamsController],
         dependencies={"streams": Provide(lambda: streams, sync_to_thread=False)},
     )
 
@@ -185,18 +173,10 @@ def stream_routes(streams: Streams) -> Router:
 async def _stream(
     request: Request[Any, Caller, Any], streams: Streams, query: StreamQuery, wanted: Filter
 ) -> Response[bytes]:
-    caller = request.auth
     if request.method == HttpMethod.HEAD:
         return StreamResponse(None)
-    wish = Wish(
-        filter=narrowed(wanted, caller.types),
-        libraries=caller.libraries,
-        encoding=SseEncoding(named=query.named == "true"),
-        key_id=caller.key_id,
-        expires_at=caller.expires_at,
-        start=_start(request, query),
-        address=None if request.client is None else f"{request.client.host}:{request.client.port}",
-    )
+    encoding = SseEncoding(named=query.named == "true")
+    wish = wish_of(request, query, wanted, encoding=encoding, cursor=_last_event_id(request) or query.last_event_id)
     try:
         return StreamResponse(await streams.open(wish))
     except Overloaded:
@@ -207,15 +187,10 @@ async def _stream(
         return Response(farewell, headers=HEADERS, media_type=MEDIA_TYPE)
 
 
-def _start(request: Request[Any, Caller, Any], query: StreamQuery) -> LastEventId | Since | None:
-    if header := request.headers.get("last-event-id"):
-        # EventSource sends UTF-8; ASGI hands header bytes on, and Litestar reads them as Latin-1.
-        return LastEventId(header.encode("latin-1", "replace").decode("utf-8", "replace"))
-    if query.last_event_id:
-        return LastEventId(query.last_event_id)
-    if query.since is not None:
-        return Since(moment=query.since, text=request.query_params["since"])
-    return None
+def _last_event_id(request: Request[Any, Caller, Any]) -> str:
+    # EventSource sends UTF-8; ASGI hands header bytes on, and Litestar reads them as Latin-1.
+    header = request.headers.get("last-event-id", "")
+    return header.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def _out(stream: Stream, streams: Streams) -> StreamOut:
@@ -223,6 +198,7 @@ def _out(stream: Stream, streams: Streams) -> StreamOut:
     libraries = stream.channel.matcher.libraries
     return StreamOut(
         id=stream.id,
+        transport=stream.encoding.transport,
         key_id=stream.key_id,
         library_ids=None if libraries is None else sorted(libraries),
         types=None if selection.filter.types is None else sorted(selection.filter.types),

@@ -18,12 +18,12 @@ from uuid import UUID
 from typeid import TypeID
 
 from gateway.bus.memory import MemoryBus
-from gateway.errors import Conflict
+from gateway.errors import Conflict, InvalidInput
 from gateway.events import Cursor, Event
 from gateway.filters import Filter
 from gateway.inprocess.handlers import TIMEOUT_SECONDS, Handler, Handlers, Registration
 from gateway.intake import draft_of
-from gateway.ports import IdTaken, Receipt
+from gateway.ports import IdTaken, Misfit, Receipt
 from gateway.publishing import Publisher
 from gateway.statistics import CountedPublisher, Counters, Publishing
 from gateway.storage.memory import MemoryEventLog
@@ -129,6 +129,9 @@ class EventBus:
             appended = await engine.publisher.publish([draft])
             if isinstance(appended, IdTaken):
                 raise Conflict(f"the id {appended.id} is known, with other content")
+            if isinstance(appended, Misfit):
+                faults = [fault for _, fault in appended.faults]
+                raise InvalidInput(f"{faults[0].pointer} {faults[0].detail}", faults)
             return appended[0]
 
         return await self._within(publish)

@@ -133,7 +133,7 @@ class _Inspection:
         return drafts
 
     def _draft(self, sent: _Sent, at: str) -> Draft:
-        type_ = self._checked(sent.type, f"{at}/type", _type_fault)
+        type_ = self._checked(sent.type, f"{at}/type", type_fault)
         library_id = self._checked(sent.library_id, f"{at}/library_id", _library_fault)
         event_id = "" if sent.id is UNSET else self._checked(sent.id, f"{at}/id", _id_fault)
         event_id = event_id or str(TypeID("evt"))
@@ -181,7 +181,7 @@ class _Inspection:
             return None
 
 
-def _type_fault(text: str) -> str | None:
+def type_fault(text: str) -> str | None:
     if len(text) > MAX_NAME_LENGTH or not _TYPE.fullmatch(text):
         return f"must be dotted lower case like document.added, of at most {MAX_NAME_LENGTH} characters"
     if f"{text}.".startswith(GATEWAY_PREFIX):

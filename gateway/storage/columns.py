@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import BigInteger, Dialect, LargeBinary
 from sqlalchemy.types import TypeDecorator
 
+from gateway.histogram import Histogram
 from gateway.times import from_micros, to_micros
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -63,3 +64,16 @@ class Names(TypeDecorator[frozenset[str]]):
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> frozenset[str] | None:
         return None if value is None else frozenset(msgspec.json.decode(value, type=list[str]))
+
+
+class Buckets(TypeDecorator[Histogram]):
+    """A histogram, as JSON."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Histogram | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else msgspec.json.encode(value)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Histogram | None:
+        return None if value is None else msgspec.json.decode(value, type=Histogram)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
+from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
@@ -25,6 +26,7 @@ class Transaction:
     """A write in progress. What is put into `appended` is announced once it is committed."""
 
     connection: AsyncConnection
+    seal: Seal
     appended: list[LoggedEvent] = field(default_factory=list)
 
 
@@ -32,10 +34,15 @@ Work = Callable[[Transaction], Awaitable[T]]
 
 
 class Database(ABC):
-    """`async with` opens it, migrated. Made by `gateway.storage.engines.database_of`."""
+    """`async with` opens it, migrated. Made by `gateway.storage.engines.database_of`.
 
-    def __init__(self, *, clock: Clock = system_clock) -> None:
+    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed.
+    """
+
+    def __init__(self, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> None:
         self.clock = clock
+        self.seal = seal or PLAIN
+        self._checks_seal = seal is not None
         self._listeners: list[Callable[[Page], None]] = []
         self._under_way: set[asyncio.Task[object]] = set()
 
@@ -81,6 +88,10 @@ class Database(ABC):
     @abstractmethod
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         """`write`, for a caller that stays."""
+
+    async def _fit_seal(self, connection: AsyncConnection) -> bool:
+        """See `prepare`: in the transaction that opens the database, once that is of the newest version."""
+        return self._checks_seal and await prepare(connection, self.seal)
 
     def _announce(self, appended: list[LoggedEvent]) -> None:
         if not appended:

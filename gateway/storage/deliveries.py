@@ -8,17 +8,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Row, Select, bindparam, func, literal, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    Select,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, EventType, LoggedEvent
+from gateway.storage.backlog import earliest_due
 from gateway.storage.database import Database, Transaction
 from gateway.storage.rows import within
 from gateway.storage.settling import settle
 from gateway.storage.subscription_rows import endpoint_of, health_of
-from gateway.storage.tables import FORCED, PENDING, deliveries, events, lanes, subscriptions
+from gateway.storage.tables import FORCED, LIVE, PENDING, REPLAYED, deliveries, events, lanes, replays, subscriptions
 from webhooks.deliveries import Delivery, Settlement
-from webhooks.endpoints import Endpoint, Health, Status
+from webhooks.endpoints import Endpoint, Health
 from webhooks.ports import Due
 
 BODY_BYTES = 8 * 2**20
@@ -48,22 +59,28 @@ class SqlDeliveryStore:
             row = (await connection.execute(_ENDPOINT, {"endpoint_id": endpoint_id})).one_or_none()
         if row is None:
             return None
-        return endpoint_of(row, retry_schedule=self._retry_schedule, now=self._database.clock()), health_of(row)
+        database = self._database
+        endpoint = endpoint_of(row, database.seal, retry_schedule=self._retry_schedule, now=database.clock())
+        return endpoint, health_of(row)
 
-    async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
+    async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
+        asked = {"endpoint_id": endpoint_id, "rank": REPLAYED if replayed else LIVE}
         async with self._database.reading() as connection:
-            forced = (await connection.execute(_FORCED, {"endpoint_id": endpoint_id, "most": limit})).all()
+            forced = (await connection.execute(_FORCED, asked | {"most": limit})).all()
             # One more than is asked for tells when to look again, be it due already or not.
-            waiting = (await connection.execute(_WAITING, {"endpoint_id": endpoint_id, "most": limit + 1})).all()
+            waiting = (await connection.execute(_WAITING, asked | {"most": limit + 1})).all()
             ready = {row.id: row.size for row in (*forced, *waiting) if row.due_at <= now}
             chosen = _fitting(ready.items(), limit)
             found = await _whole(connection, chosen)
         left_out = [row.due_at for row in (*forced, *waiting) if row.id not in found]
         return Due(deliveries=tuple(found.values()), next_due_at=min(left_out, default=None))
 
-    async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
+    async def queue(
+        self, endpoint_id: str, *, limit: int, per_library: int = 1, replayed: bool = False
+    ) -> tuple[Delivery, ...]:
+        rank = REPLAYED if replayed else LIVE
+        asked = {"endpoint_id": endpoint_id, "rank": rank, "most": limit, "per_library": per_library}
         async with self._database.reading() as connection:
-            asked = {"endpoint_id": endpoint_id, "most": limit, "per_library": per_library}
             rows = (await connection.execute(_QUEUE, asked)).all()
             # The order among libraries is that of their heads; within one it is that of the log.
             rows = sorted(rows, key=lambda row: (row.head_due_at, row.head_cursor, row.head_id, row.cursor, row.id))
@@ -72,8 +89,7 @@ class SqlDeliveryStore:
 
     async def lanes(self) -> Mapping[str, datetime]:
         async with self._database.reading() as connection:
-            rows = (await connection.execute(_LANES)).all()
-        return {id_: due_at for id_, due_at in rows if due_at is not None}
+            return await earliest_due(connection)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         async def work(transaction: Transaction) -> None:
@@ -89,7 +105,9 @@ def _by_due_time(condition: ColumnElement[bool]) -> Select[Any]:
     return (
         select(deliveries.c.id, deliveries.c.due_at, func.length(events.c.data).label("size"))
         .join(events, events.c.cursor == deliveries.c.cursor)
-        .where(deliveries.c.subscription_id == bindparam("endpoint_id"), condition)
+        .where(
+            deliveries.c.subscription_id == bindparam("endpoint_id"), deliveries.c.rank == bindparam("rank"), condition
+        )
         .order_by(deliveries.c.due_at, deliveries.c.cursor, deliveries.c.id)
         .limit(bindparam("most"))
     )
@@ -141,9 +159,13 @@ def _leading(library_id: ColumnElement[str], name: str, count: ColumnElement[int
     )
 
 
-def _pending(table: FromClause) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """That a row of *table*, which is `deliveries` by another name, is a pending one of the endpoint in question."""
-    return table.c.subscription_id == bindparam("endpoint_id"), table.c.status == literal_column("'pending'")
+def _pending(table: FromClause) -> tuple[ColumnElement[bool], ...]:
+    """That a row of *table*, which is `deliveries` by another name, is a pending one of the line in question."""
+    return (
+        table.c.subscription_id == bindparam("endpoint_id"),
+        table.c.rank == bindparam("rank"),
+        table.c.status == literal_column("'pending'"),
+    )
 
 
 # Made once: to put them together takes longer than to run them.
@@ -157,8 +179,10 @@ _WHOLE = (
         events.c.timestamp.label("event_time"),
         events.c.accepted_at,
         events.c.traceparent,
+        replays.c.max_per_second,
     )
     .join(events, events.c.cursor == deliveries.c.cursor)
+    .outerjoin(replays, replays.c.id == deliveries.c.replay_id)
     .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
 )
 _ENDPOINT = (
@@ -166,14 +190,6 @@ _ENDPOINT = (
     .outerjoin(lanes, lanes.c.subscription_id == subscriptions.c.id)
     .where(subscriptions.c.id == bindparam("endpoint_id"))
 )
-_LANES = select(
-    subscriptions.c.id,
-    select(deliveries.c.due_at)
-    .where(deliveries.c.subscription_id == subscriptions.c.id, PENDING)
-    .order_by(deliveries.c.due_at)
-    .limit(1)
-    .scalar_subquery(),
-).where(subscriptions.c.status == Status.ACTIVE.value)
 
 
 def _fitting(sizes: Iterable[tuple[str, int]], limit: int) -> list[str]:
@@ -211,6 +227,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         cursor=row.cursor,
         body=event.body,
         event_time=row.event_time,
+        accepted_at=row.accepted_at,
         traceparent=row.traceparent,
         created_at=row.created_at,
         due_at=row.due_at,
@@ -220,4 +237,6 @@ def _delivery(row: Row[Any]) -> Delivery:
         idle_before=row.idle_before,
         forced=row.forced,
         replay_id=row.replay_id,
+        replayed=row.rank == REPLAYED,
+        replay_per_second=row.max_per_second,
     )

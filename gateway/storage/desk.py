@@ -7,13 +7,16 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import Conflict
+from gateway.events import LoggedEvent
 from gateway.listing import Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord, RedeliverQuery, ReplayRecord
+from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
 from gateway.storage import redelivery
 from gateway.storage.attempt_rows import attempt_of
 from gateway.storage.database import Database, Transaction
 from gateway.storage.delivery_listing import list_deliveries
 from gateway.storage.delivery_records import record_of, records
+from gateway.storage.outcomes import read_outcomes
+from gateway.storage.replay_records import cancelled, replay_record, stop_replay
 from gateway.storage.tables import DEAD, attempts, deliveries, events, subscriptions
 from webhooks.deliveries import Attempt, DeliveryStatus
 
@@ -36,6 +39,12 @@ class SqlDeliveryDesk:
     async def list(self, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
         async with self._database.reading() as connection:
             return await list_deliveries(connection, query)
+
+    async def outcomes(
+        self, event: LoggedEvent, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Outcome, str]:
+        async with self._database.reading() as connection:
+            return await read_outcomes(connection, event, libraries=libraries, limit=limit, before=before)
 
     async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
         async def work(transaction: Transaction) -> DeliveryRecord | None:
@@ -62,9 +71,7 @@ class SqlDeliveryDesk:
                 return None
             if record.status is not DeliveryStatus.PENDING:
                 raise Conflict(f"{delivery_id} is settled already: {record.status}")
-            await connection.execute(
-                update(deliveries).where(deliveries.c.id == delivery_id).values(redelivery.cancelled(now))
-            )
+            await connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(cancelled(now)))
             return await _get(connection, delivery_id)
 
         return await self._database.write(work)
@@ -88,10 +95,10 @@ class SqlDeliveryDesk:
 
     async def replay(self, replay_id: str) -> ReplayRecord | None:
         async with self._database.reading() as connection:
-            return await redelivery.replay(connection, replay_id)
+            return await replay_record(connection, replay_id)
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        return await redelivery.stop_replay(self._database, replay_id, now=now)
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        return await stop_replay(self._database, replay_id)
 
 
 async def _get(connection: AsyncConnection, delivery_id: str, *, for_update: bool = False) -> DeliveryRecord | None:

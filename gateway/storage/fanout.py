@@ -31,8 +31,9 @@ class SqlFanoutStore:
     ) -> Mapping[str, Sequence[Delivery]] | None:
         # Made before the writer is taken: with thousands of rows it is half of the work.
         now = self._database.clock()
-        made = [_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
-        rows = [_row(delivery) for delivery in made]
+        made = [new_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
+        # In this order all take the rows of `delivery_counts`.
+        rows = [row_of_delivery(delivery) for delivery in sorted(made, key=lambda one: one.endpoint_id)]
 
         async def work(transaction: Transaction) -> bool:
             moved = await transaction.connection.execute(
@@ -57,7 +58,7 @@ async def fanout_cursor(connection: AsyncConnection) -> Cursor:
     return Cursor((await connection.execute(select(cursors.c.cursor).where(cursors.c.reader == _READER))).scalar_one())
 
 
-def _delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delivery:
+def new_delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delivery:
     return Delivery(
         id=str(TypeID("dlv")),  # rises with each that is made, also within a microsecond
         endpoint_id=subscription_id,
@@ -67,13 +68,14 @@ def _delivery(event: LoggedEvent, subscription_id: str, now: datetime) -> Delive
         cursor=event.cursor,
         body=event.body,
         event_time=event.timestamp,
+        accepted_at=event.accepted_at,
         traceparent=event.traceparent,
         created_at=now,
         due_at=now,
     )
 
 
-def _row(delivery: Delivery) -> dict[str, Any]:
+def row_of_delivery(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "subscription_id": delivery.endpoint_id,

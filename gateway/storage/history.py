@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent
-from gateway.filters import Candidate, Matcher
+from gateway.filters import Candidate, Filter, Matcher
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
 from gateway.ports import HistoryQuery
 from gateway.storage.rows import logged, within
@@ -31,7 +31,7 @@ async def read_history(
 
     matcher = Matcher(query.filter, query.libraries)
     order = events.c.cursor.asc() if rising else events.c.cursor.desc()
-    wanted = events.c.cursor.between(low, high) & _worth_reading(matcher)
+    wanted = events.c.cursor.between(low, high) & worth_reading(matcher)
     sizes = select(events.c.cursor, func.length(events.c.data)).where(wanted).order_by(order)
     cut = query.limit + 1 if query.filter.expression is None else EXAMINED_ROWS
     found = (await connection.execute(sizes.limit(cut))).all()
@@ -51,16 +51,20 @@ async def read_history(
     return Listing((), None if whole else Cursor(end))
 
 
-def _worth_reading(matcher: Matcher) -> ColumnElement[Any]:
+def worth_reading(matcher: Matcher) -> ColumnElement[Any]:
     """What SQL can rule out. The matcher has the last word."""
     filter_ = matcher.filter
     tests: list[ColumnElement[Any]] = []
     if matcher.libraries is not None:
         own = {GATEWAY_LIBRARY} if filter_.names_gateways_own else set[str]()
         tests.append(events.c.library_id.in_(sorted(matcher.libraries | own)))
+    tests.append(of_types(filter_))
+    return tests[0] if len(tests) == 1 else tests[0] & tests[1]
+
+
+def of_types(filter_: Filter) -> ColumnElement[Any]:
+    """Events of a type that *filter_* means."""
     if filter_.types is None or "*" in filter_.types:
         named = [type_ for type_ in filter_.types or () if type_.startswith(GATEWAY_PREFIX)]
-        tests.append(or_(~below(events.c.type, GATEWAY_PREFIX), *(is_of_type(events.c.type, name) for name in named)))
-    else:
-        tests.append(or_(false(), *(is_of_type(events.c.type, name) for name in sorted(filter_.types))))
-    return tests[0] if len(tests) == 1 else tests[0] & tests[1]
+        return or_(~below(events.c.type, GATEWAY_PREFIX), *(is_of_type(events.c.type, name) for name in named))
+    return or_(false(), *(is_of_type(events.c.type, name) for name in sorted(filter_.types)))

@@ -67,13 +67,14 @@ class SqlKeyStore:
         async with self._database.reading() as connection:
             value: bytes | None = await connection.scalar(kept)
         if value is not None:
-            return value
+            return self._database.seal.open(value)
 
         async def work(transaction: Transaction) -> bytes:
-            made = {"name": _SIGNING_KEY, "value": secrets.token_bytes(32)}
+            seal = self._database.seal
+            made = {"name": _SIGNING_KEY, "value": seal.seal(secrets.token_bytes(32))}
             await transaction.connection.execute(insert_new(transaction.connection, vault), made)
             value: bytes = (await transaction.connection.execute(kept)).scalar_one()
-            return value
+            return seal.open(value)
 
         return await self._database.write(work)
 

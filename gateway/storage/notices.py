@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from typeid import TypeID
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import GATEWAY_LIBRARY, Cursor, Draft, EventType
 from gateway.storage.database import Transaction
 from gateway.storage.log import append
 from gateway.subscriptions import Subscription
-from webhooks.deliveries import Attempt, Delivery
+from webhooks.deliveries import Attempt
 from webhooks.verdicts import Reason
 
 CREATED = "gateway.subscription.created"
@@ -24,6 +25,7 @@ FAILING = "gateway.subscription.failing"
 DELETED = "gateway.subscription.deleted"
 DELIVERY_DEAD = "gateway.delivery.dead"
 KEY_REVOKED = "gateway.key.revoked"
+EVENT_TYPE_UPDATED = "gateway.event_type.updated"
 
 
 def about_subscription(type_: str, subscription: Subscription) -> Draft:
@@ -42,20 +44,24 @@ def about_subscription(type_: str, subscription: Subscription) -> Draft:
 
 
 def delivery_dead(
-    delivery: Delivery,
     reason: Reason,
     *,
+    delivery_id: str,
+    subscription_id: str,
+    event_id: str,
+    event_type: str,
+    event_library_id: str,
     attempt_count: int,
     last: Attempt | None,
     audience: frozenset[str] | None,
 ) -> Draft:
     """`gateway.delivery.dead`. *last* is the attempt that was the last straw; None when it was given up without one."""
     data = {
-        "delivery_id": delivery.id,
-        "subscription_id": delivery.endpoint_id,
-        "event_id": delivery.event_id,
-        "event_type": delivery.event_type,
-        "event_library_id": delivery.library_id,
+        "delivery_id": delivery_id,
+        "subscription_id": subscription_id,
+        "event_id": event_id,
+        "event_type": event_type,
+        "event_library_id": event_library_id,
         "reason": reason,
         "attempt_count": attempt_count,
         "last_status_code": None if last is None else last.status_code,
@@ -66,6 +72,17 @@ def delivery_dead(
 
 def key_revoked(key_id: str) -> Draft:
     return _notice(KEY_REVOKED, {"key_id": key_id}, None)
+
+
+def event_type_updated(record: EventTypeRecord) -> Draft:
+    """`gateway.event_type.updated`: the whole of it, so that every process checks by it from here on."""
+    data = {
+        "type": record.type,
+        "description": record.description,
+        "schema": record.schema,
+        "validation": record.validation,
+    }
+    return _notice(EVENT_TYPE_UPDATED, data, None)
 
 
 async def tell(transaction: Transaction, *drafts: Draft, now: datetime) -> Cursor:

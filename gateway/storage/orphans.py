@@ -38,7 +38,7 @@ async def _cancel(connection: AsyncConnection, subscription_id: str, limit: int,
     some = (
         select(deliveries.c.id)
         .where(deliveries.c.subscription_id == subscription_id, PENDING)
-        .order_by(deliveries.c.due_at, deliveries.c.cursor, deliveries.c.id)
+        .order_by(deliveries.c.rank, deliveries.c.due_at, deliveries.c.cursor, deliveries.c.id)
         .limit(limit)
         .with_for_update()  # in a statement of its own: within another an engine may run it more than once
     )

@@ -1,4 +1,4 @@
-"""Dead letters sent again, and replays called off: many rows, a thousand in each transaction.
+"""Dead letters sent again: many rows, a thousand in each transaction.
 
 dead letters in the order of their ids ─▶ those the caller may see ─▶ a fresh schedule, and one more for the count
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, insert, or_, select, update
+from sqlalchemy import Select, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typeid import TypeID
 
@@ -15,11 +15,11 @@ from gateway.keys import holds
 from gateway.ports import RedeliverQuery, ReplayRecord
 from gateway.storage.database import Database, Transaction
 from gateway.storage.log import position
+from gateway.storage.replay_records import replay_record
 from gateway.storage.stretches import stretch_between
-from gateway.storage.tables import DEAD, PENDING, deliveries, replays, subscriptions
+from gateway.storage.tables import DEAD, LIVE, deliveries, replays, subscriptions
 from gateway.storage.types import is_of_type
 from webhooks.deliveries import DeliveryStatus
-from webhooks.verdicts import Reason
 
 ROWS_AT_ONCE = 1_000
 
@@ -34,16 +34,6 @@ def fresh_schedule(now: datetime) -> dict[str, Any]:
         "schedule_start": deliveries.c.attempt_count,
         "first_attempt_at": None,
         "idle_before": timedelta(0),
-    }
-
-
-def cancelled(now: datetime) -> dict[str, Any]:
-    """What a delivery becomes when a person calls it off."""
-    return {
-        "status": DeliveryStatus.CANCELLED.value,
-        "reason": Reason.CANCELLED.value,
-        "settled_at": now,
-        "forced": False,
     }
 
 
@@ -62,7 +52,7 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
     again = (
         update(deliveries)
         .where(deliveries.c.id == bindparam("delivery_id"), DEAD)
-        .values(fresh_schedule(now) | {"replay_id": replay_id, "forced": False})
+        .values(fresh_schedule(now) | {"replay_id": replay_id, "rank": LIVE, "forced": False})
     )
 
     async def begin(transaction: Transaction) -> None:
@@ -81,7 +71,9 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
         if batch and batch[0]:
             ids = batch[0]
             await transaction.connection.execute(again, [{"delivery_id": id_} for id_ in ids])
-            counted = update(replays).where(replays.c.id == replay_id).values(matched=replays.c.matched + len(ids))
+            # Between two batches it may have looked finished.
+            more = {"matched": replays.c.matched + len(ids), "created": replays.c.created + len(ids)}
+            counted = update(replays).where(replays.c.id == replay_id).values(more | {"finished_at": None})
             await transaction.connection.execute(counted)
         return batch
 
@@ -91,54 +83,10 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
     while batch := await database.write(one_batch):
         after = batch[1]
     async with database.reading() as connection:
-        record = await replay(connection, replay_id)
+        record = await replay_record(connection, replay_id)
     if record is None:
         raise LookupError(replay_id)
     return record
-
-
-async def replay(connection: AsyncConnection, replay_id: str) -> ReplayRecord | None:
-    row = (await connection.execute(select(replays).where(replays.c.id == replay_id))).one_or_none()
-    if row is None:
-        return None
-    counted = (
-        select(deliveries.c.status, func.count())
-        .where(deliveries.c.replay_id == replay_id)
-        .group_by(deliveries.c.status)
-    )
-    return ReplayRecord(
-        id=row.id,
-        kind=row.kind,
-        subscription_id=row.subscription_id,
-        libraries=row.libraries,
-        created_at=row.created_at,
-        matched=row.matched,
-        by_status=dict((await connection.execute(counted)).all()),
-    )
-
-
-async def stop_replay(database: Database, replay_id: str, *, now: datetime) -> bool:
-    some = (
-        select(deliveries.c.id)
-        .where(deliveries.c.replay_id == replay_id, PENDING)
-        .limit(ROWS_AT_ONCE)
-        .with_for_update()  # in a statement of its own: within another an engine may run it more than once
-    )
-
-    async def one_batch(transaction: Transaction) -> int | None:
-        known = select(replays.c.id).where(replays.c.id == replay_id)
-        if await transaction.connection.scalar(known) is None:
-            return None
-        ids = (await transaction.connection.execute(some)).scalars().all()
-        if ids:
-            called_off = update(deliveries).where(deliveries.c.id.in_(ids)).values(cancelled(now))
-            await transaction.connection.execute(called_off)
-        return len(ids)
-
-    while count := await database.write(one_batch):
-        if count < ROWS_AT_ONCE:
-            return True
-    return count is not None
 
 
 async def _next(

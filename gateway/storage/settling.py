@@ -1,6 +1,6 @@
 """What attempts came to, stored: a batch of any size is a handful of statements, in one transaction.
 
-read the deliveries ─▶ update ─▶ insert attempts ─▶ replace lanes ─▶ (disable) ─▶ (notices)
+read the deliveries ─▶ update ─▶ insert attempts ─▶ tally ─▶ replace lanes ─▶ (disable) ─▶ (notices)
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +18,7 @@ from gateway.storage.database import Transaction
 from gateway.storage.dialects import insert_new, upsert
 from gateway.storage.subscription_rows import row_of_health, subscription_of
 from gateway.storage.tables import PENDING, attempts, deliveries, lanes, subscriptions
+from gateway.storage.tallies import tally
 from gateway.subscriptions import Subscription, disabled, idle_by
 from webhooks.deliveries import DeliveryStatus, Settlement
 from webhooks.verdicts import Dead, Delivered, Retry
@@ -64,20 +65,23 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
     known = [(each, rows[each.delivery.id]) for each in settlements if each.delivery.id in rows]
     pending = [(each, row) for each, row in known if row.status == DeliveryStatus.PENDING]
     if pending:
-        values = [_settled(each, row, owners.get(each.delivery.endpoint_id)) for each, row in pending]
+        # By subscription, as all others take the rows of `delivery_counts`.
+        in_order = sorted(pending, key=lambda one: one[0].delivery.endpoint_id)
+        values = [_settled(each, row, owners.get(each.delivery.endpoint_id)) for each, row in in_order]
         await connection.execute(_UPDATE_PENDING, values)
     if late := [_counted(each, row) for each, row in known if row.status != DeliveryStatus.PENDING and each.attempt]:
         await connection.execute(_COUNT_ATTEMPT, late)
     if made := [row_of_attempt(each.delivery.id, each.attempt) for each, _ in known if each.attempt]:
         # A batch that is stored again, because its commit broke, finds its attempts there.
         await connection.execute(insert_new(connection, attempts), made)
+    await tally(connection, known)
     living = [each for each in settlements if each.delivery.endpoint_id in owners]
     if health := {each.delivery.endpoint_id: each.health for each in living}:
         await connection.execute(
             upsert(connection, lanes), [row_of_health(id_, value) for id_, value in health.items()]
         )
     drafts = [
-        *await _troubles(connection, living, now),
+        *await _troubles(transaction, living, now),
         *(
             draft
             for each, row in pending
@@ -156,24 +160,30 @@ def _death(settlement: Settlement, row: Row[Any], owner: _Owner | None) -> Draft
     if not isinstance(verdict, Dead) or owner is None or delivery.event_type.startswith(GATEWAY_PREFIX):
         return None
     return notices.delivery_dead(
-        delivery,
         verdict.reason,
+        delivery_id=delivery.id,
+        subscription_id=delivery.endpoint_id,
+        event_id=delivery.event_id,
+        event_type=delivery.event_type,
+        event_library_id=delivery.library_id,
         attempt_count=_attempt_count(settlement, row),
         last=settlement.attempt,
         audience=owner.libraries,
     )
 
 
-async def _troubles(connection: AsyncConnection, settlements: Sequence[Settlement], now: datetime) -> list[Draft]:
+async def _troubles(transaction: Transaction, settlements: Sequence[Settlement], now: datetime) -> list[Draft]:
     """Disable the endpoints that are to be, and say so of them and of those that are on the way there."""
     failing = {each.delivery.endpoint_id for each in settlements if each.tell_failing}
     reasons = {each.delivery.endpoint_id: each.disable for each in settlements if each.disable is not None}
     if not failing and not reasons:
         return []
+    connection = transaction.connection
     concerned = select(subscriptions).where(subscriptions.c.id.in_(failing | reasons.keys())).with_for_update()
     drafts: list[Draft] = []
     ended: list[Subscription] = []
-    for before in map(subscription_of, await connection.execute(concerned)):
+    for row in await connection.execute(concerned):
+        before = subscription_of(row, transaction.seal)
         if before.id in failing:
             drafts.append(notices.about_subscription(notices.FAILING, before))
         if before.id in reasons and (after := disabled(before, reasons[before.id], now)) != before:

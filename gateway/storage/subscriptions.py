@@ -6,6 +6,7 @@ that a fan-out which lags, or starts again, gives each event to whom it was for 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
@@ -50,7 +51,9 @@ class SqlSubscriptionStore:
                 transaction, notices.about_subscription(notices.CREATED, subscription), now=self._database.clock()
             )
             created = replace(subscription, created_cursor=cursor)
-            await connection.execute(insert(subscriptions), row_of_subscription(created) | {"former": []})
+            own = {"former": [], "filter_since": cursor}
+            row = row_of_subscription(created, self._database.seal) | own
+            await connection.execute(insert(subscriptions), row)
             return created
 
         return await self._database.write(work)
@@ -58,7 +61,7 @@ class SqlSubscriptionStore:
     async def get(self, subscription_id: str) -> Subscription | None:
         async with self._database.reading() as connection:
             row = await _row(connection, subscription_id)
-            return None if row is None else subscription_of(row)
+            return None if row is None else subscription_of(row, self._database.seal)
 
     async def list(
         self, *, libraries: frozenset[str] | None, limit: int, before: str | None
@@ -80,7 +83,7 @@ class SqlSubscriptionStore:
             found = await connection.execute(
                 select(subscriptions).where(subscriptions.c.id.in_(shown)).order_by(subscriptions.c.id.desc())
             )
-            page = tuple(map(subscription_of, found))
+            page = tuple(subscription_of(row, self._database.seal) for row in found)
         if len(seen) > len(page):
             return Listing(page, page[-1].id)
         whole = len(rows) < (limit + 1 if libraries is None else EXAMINED_ROWS)
@@ -93,22 +96,27 @@ class SqlSubscriptionStore:
             row = await _row(transaction.connection, subscription_id, for_update=True)
             if row is None:
                 return None
-            before = subscription_of(row)
+            before = subscription_of(row, self._database.seal)
             after = change(before)
             if after != before:
                 cursor = await notices.tell(
                     transaction, notices.about_subscription(notice, after), now=self._database.clock()
                 )
-                former = await _former(transaction.connection, row, before, after, cursor)
+                own = {
+                    "former": await _former(transaction.connection, row, before, after, cursor),
+                    "filter_since": row.filter_since if after.filter == before.filter else cursor,
+                }
                 await transaction.connection.execute(
                     update(subscriptions)
                     .where(subscriptions.c.id == subscription_id)
-                    .values(row_of_subscription(after) | {"former": former})
+                    .values(row_of_subscription(after, self._database.seal) | own)
                 )
                 if _starts_afresh(before, after):
                     await transaction.connection.execute(
                         delete(lanes).where(lanes.c.subscription_id == subscription_id)
                     )
+                elif after.idle != before.idle:
+                    await _pass_over(transaction.connection, subscription_id, after.idle - before.idle)
             return after
 
         return await self._database.write(work)
@@ -118,7 +126,7 @@ class SqlSubscriptionStore:
             row = await _row(transaction.connection, subscription_id, for_update=True)
             if row is None:
                 return False
-            subscription = subscription_of(row)
+            subscription = subscription_of(row, self._database.seal)
             cursor = await notices.tell(
                 transaction, notices.about_subscription(notices.DELETED, subscription), now=self._database.clock()
             )
@@ -161,6 +169,14 @@ def _starts_afresh(before: Subscription, after: Subscription) -> bool:
     return enabled or before.url != after.url
 
 
+async def _pass_over(connection: AsyncConnection, subscription_id: str, idle: timedelta) -> None:
+    """A receiver does not fail while nothing is sent to it: being *idle* leads it no nearer to being disabled."""
+    mine = lanes.c.subscription_id == subscription_id
+    since = await connection.scalar(select(lanes.c.failing_since).where(mine))
+    if since is not None:
+        await connection.execute(update(lanes).where(mine).values(failing_since=since + idle))
+
+
 async def _row(connection: AsyncConnection, subscription_id: str, *, for_update: bool = False) -> Row[Any] | None:
     one = select(subscriptions).where(subscriptions.c.id == subscription_id)
     return (await connection.execute(one.with_for_update() if for_update else one)).one_or_none()
@@ -172,4 +188,6 @@ async def _former(
     """The former interests to keep when *before* became *after* at *cursor*: those the fan-out still needs."""
     passed = await fanout_cursor(connection)
     kept = [former for former in row.former if former["until"] > passed]
-    return kept if after.filter == before.filter else [*kept, former_json(before.filter, cursor)]
+    if after.filter == before.filter:
+        return kept
+    return [*kept, former_json(before.filter, since=row.filter_since, until=cursor)]

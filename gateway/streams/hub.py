@@ -33,7 +33,7 @@ class Encoding(Protocol):
 class Sheet:
     """Frames that are written together. Joined once, in each form that some socket needs."""
 
-    __slots__ = ("_chunk", "_text", "frames", "last", "size")
+    __slots__ = ("_chunk", "_messages", "_text", "frames", "last", "size")
 
     def __init__(self, frames: Sequence[bytes], last: Cursor = Cursor(0)) -> None:
         self.frames = frames
@@ -42,6 +42,7 @@ class Sheet:
         self.size = sum(map(len, frames))
         self._text: bytes | None = None
         self._chunk: bytes | None = None
+        self._messages: bytes | None = None
 
     @property
     def text(self) -> bytes:
@@ -55,6 +56,22 @@ class Sheet:
         if self._chunk is None:
             self._chunk = b"".join((b"%x\r\n" % self.size, *self.frames, b"\r\n"))
         return self._chunk
+
+    @property
+    def messages(self) -> bytes:
+        """Each frame as a text message of WebSocket (RFC 6455, 5.2). A server masks none, so all may share them."""
+        if self._messages is None:
+            self._messages = b"".join(part for frame in self.frames for part in (_message_head(len(frame)), frame))
+        return self._messages
+
+
+def _message_head(size: int) -> bytes:
+    """Of a text message that is whole in one frame."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 2**16:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
 class Leaf:

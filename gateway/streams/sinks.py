@@ -4,9 +4,29 @@ A kind of reader (EventSource, WebSocket) is an encoding; a way to reach one (a 
 sink. Neither knows of the other.
 """
 
-from typing import Protocol
+from enum import StrEnum
+from typing import Literal, Protocol
 
 from gateway.streams.hub import Encoding, Sheet
+
+Transport = Literal["sse", "websocket"]
+
+
+class End(StrEnum):
+    """Why a stream is over."""
+
+    ENDED = "ended"
+    """By an admin."""
+    DRAINED = "drained"
+    """The gateway is stopping."""
+    EXPIRED = "expired"
+    """Its token has run out."""
+    REVOKED = "revoked"
+    """So has its key."""
+    LOG_UNREADABLE = "log_unreadable"
+    TOO_SLOW = "too_slow"
+    DISCONNECTED = "disconnected"
+    NEVER_BEGAN = "never_began"
 
 
 class Reader(Protocol):
@@ -33,15 +53,18 @@ class Sink(Protocol):
     def write(self, sheet: Sheet) -> None:
         """Takes *sheet* whatever happens; never blocks, never raises. When it is lost, `went_away` follows."""
 
-    def end(self, sheet: Sheet) -> None:
+    def end(self, sheet: Sheet, why: End) -> None:
         """Write *sheet*, then end the response properly; a reader that does not take it is cut off soon."""
 
-    def abort(self) -> None:
-        """Close the connection now."""
+    def cut_off(self, why: End) -> None:
+        """End what takes nothing any more, without waiting for it."""
 
 
 class StreamEncoding(Encoding, Protocol):
     """What a stream says beside events. Empty bytes: this kind of reader is told in some other way."""
+
+    @property
+    def transport(self) -> Transport: ...
 
     def opening(self, retry_ms: int) -> bytes: ...
 
@@ -64,10 +87,10 @@ class _Nowhere:
     def write(self, sheet: Sheet) -> None:
         pass
 
-    def end(self, sheet: Sheet) -> None:
+    def end(self, sheet: Sheet, why: End) -> None:
         pass
 
-    def abort(self) -> None:
+    def cut_off(self, why: End) -> None:
         pass
 
 

@@ -22,7 +22,7 @@ from gateway.events import Cursor
 from gateway.streams.counts import Counts
 from gateway.streams.hub import Channel, Hub, Leaf, Sheet
 from gateway.streams.past import Past
-from gateway.streams.sinks import NOWHERE, Sink, StreamEncoding
+from gateway.streams.sinks import NOWHERE, End, Sink, StreamEncoding
 from gateway.streams.starting import Gap
 
 LEAVES_AT_ONCE = 8
@@ -70,6 +70,7 @@ class Stream:
         "_sink",
         "_told",
         "_waiter",
+        "_why",
         "address",
         "behind_since",
         "bytes",
@@ -101,6 +102,7 @@ class Stream:
         self._waiter: asyncio.Future[None] | None = None
         self._resuming = False
         self._told = Cursor(0)
+        self._why = End.NEVER_BEGAN
         self.id = id_
         self.key_id = key_id
         self.address = address
@@ -134,20 +136,21 @@ class Stream:
 
         A no-op when the stream was ended while its response was starting; *sink* is then ended as well.
         """
-        opening = self.encoding.opening(retry_ms)
         if self.state is State.ENDED:
-            sink.end(Sheet((self.encoding.farewell(retry_ms),)))
+            sink.end(Sheet((self.encoding.farewell(retry_ms),)), self._why)
             return
+        told = [self.encoding.opening(retry_ms)]
         self._sink = sink
         self._around.counts.opened += 1
         if after is None:
             self.cursor = self._told = self._around.hub.cursor
-            opening += self.encoding.checkpoint(self._around.write_cursor(self.cursor))
+            told.append(self.encoding.checkpoint(self._around.write_cursor(self.cursor)))
         else:
+            self._around.counts.replayed.observe(max(0, self._around.hub.cursor - after))
             self.cursor = self._told = after
             if gap is not None:
-                opening += self._gap_frame(gap)
-        self._put(Sheet((opening,)))
+                told.append(self._gap_frame(gap))
+        self._put(Sheet([frame for frame in told if frame]))
         self.state = State.BEHIND
         self._around.behind.add(self)
         self.catch_up()
@@ -176,10 +179,10 @@ class Stream:
             self._waiter.set_result(None)
 
     def went_away(self) -> None:
-        self._leave("disconnected")
+        self._leave(End.DISCONNECTED)
 
     def server_stops(self) -> None:
-        self.end("drained", retry_ms=self._around.drain_retry_ms())
+        self.end(End.DRAINED, retry_ms=self._around.drain_retry_ms())
 
     def catch_up(self) -> None:
         """Go on, now that there may be more or now that it is this one's turn."""
@@ -191,7 +194,7 @@ class Stream:
     def beat(self) -> None:
         """Say that all is well; where events have passed by this reader's filter, move its cursor."""
         if self.state is State.OPENING and self._around.monotonic() - self.progressed_at > OPENING_SECONDS:
-            self._leave("never_began")
+            self._leave(End.NEVER_BEGAN)
         if self.state in _SILENT or self._sink.is_busy:
             return
         if (place := self.place) > self._told:
@@ -200,19 +203,19 @@ class Stream:
         else:
             self._put(Sheet((self.encoding.heartbeat(),)))
 
-    def end(self, reason: str, *, retry_ms: int) -> None:
+    def end(self, why: End, *, retry_ms: int) -> None:
         """A clean end; the reader comes back after about *retry_ms*."""
-        self._end(reason, self.encoding.farewell(retry_ms))
+        self._end(why, self.encoding.farewell(retry_ms))
 
-    def expire(self, reason: str) -> None:
+    def expire(self, why: End) -> None:
         """Its token has run out or its key was revoked: say so, and end."""
-        self._end(reason, self.encoding.expired(reason))
+        self._end(why, self.encoding.expired(why))
 
-    def cut_off(self, reason: str) -> None:
-        """Close without a word: the reader takes nothing any more."""
+    def cut_off(self, why: End) -> None:
+        """Close without waiting: the reader takes nothing any more."""
         sink = self._sink
-        self._leave(reason)
-        sink.abort()
+        self._leave(why)
+        sink.cut_off(why)
 
     # --- going on ------------------------------------------------------------------------------------------------
 
@@ -263,7 +266,7 @@ class Stream:
                     self._step_through_past(leaf)
         except Exception as error:  # noqa: BLE001 - the log's failure is no fault of the reader's: it may come again
             _log.warning("stream.past_unreadable", stream=self.id, cursor=self.cursor, error=repr(error))
-            self.end("log_unreadable", retry_ms=5_000)
+            self.end(End.LOG_UNREADABLE, retry_ms=5_000)
 
     def _is_in_past(self) -> bool:
         """Asked again after each wait: the stream may have ended meanwhile."""
@@ -321,22 +324,23 @@ class Stream:
         self.bytes += sheet.size
         self._sink.write(sheet)
 
-    def _end(self, reason: str, last_words: bytes) -> None:
+    def _end(self, why: End, last_words: bytes) -> None:
         sink = self._sink
-        self._leave(reason)
-        sink.end(Sheet((last_words,)))
+        self._leave(why)
+        sink.end(Sheet((last_words,)), why)
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, why: End) -> None:
         if self.state is State.ENDED:
             return
         around = self._around
         self.state = State.ENDED
+        self._why = why
         self._sink = NOWHERE
         self.channel.live.discard(self)
         around.behind.discard(self)
         around.ahead.discard(self)
         around.hub.leave(self.channel)
-        around.counts.ended[reason] = around.counts.ended.get(reason, 0) + 1
+        around.counts.ended[why] = around.counts.ended.get(why, 0) + 1
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         around.left(self)

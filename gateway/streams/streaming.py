@@ -26,7 +26,7 @@ from gateway.statistics import Share
 from gateway.streams.counts import Counts
 from gateway.streams.hub import Hub, Leaf, Selection, Sheet
 from gateway.streams.past import Past
-from gateway.streams.sinks import Sink, StreamEncoding
+from gateway.streams.sinks import End, Sink, StreamEncoding
 from gateway.streams.starting import LastEventId, Since, Start, Starting
 from gateway.streams.stream import State, Stream, Surroundings
 from gateway.tail import Tail
@@ -237,14 +237,14 @@ class Streams:
         while self._expiries and self._expiries[0][0] <= moment:
             _, stream_id = heapq.heappop(self._expiries)
             if (expired := self._streams.get(stream_id)) is not None:
-                expired.expire("expired")
+                expired.expire(End.EXPIRED)
         self._close_laggards()
 
     def end(self, stream_id: str) -> bool:
         """End one, cleanly. False: there is none of this id."""
         if (stream := self._streams.get(stream_id)) is None:
             return False
-        stream.end("ended", retry_ms=RETRY_MS)
+        stream.end(End.ENDED, retry_ms=RETRY_MS)
         return True
 
     def end_for_key(self, key_id: str) -> None:
@@ -254,7 +254,7 @@ class Streams:
             self._revoked.popitem(last=False)
         for stream in self.all():
             if stream.key_id == key_id:
-                stream.expire("revoked")
+                stream.expire(End.REVOKED)
 
     async def drain(self) -> None:
         """Take no more, and end all: each is told to come back after a time of its own."""
@@ -274,7 +274,7 @@ class Streams:
             outrun = moment - stream.behind_since >= PATIENCE_SECONDS
             if (stalled and lag >= STALLED_BYTES) or (outrun and lag >= OUTRUN_BYTES):
                 _log.info("stream.too_slow", stream=stream.id, key=stream.key_id, lag_bytes=lag, stalled=stalled)
-                stream.cut_off("too_slow")
+                stream.cut_off(End.TOO_SLOW)
 
     def _delivered(self, leaf: Leaf, sheet: Sheet, members: int) -> None:
         counts = self.counts
@@ -283,8 +283,9 @@ class Streams:
         counts.bytes += sheet.size * members
         counts.events_delivered += delivered
         counts.live_events_delivered += delivered
-        latency = (self._clock() - leaf.events[-1].accepted_at).total_seconds()
-        counts.latency_seconds += max(0.0, latency) * delivered
+        latency = max(0.0, (self._clock() - leaf.events[-1].accepted_at).total_seconds())
+        counts.latency_seconds += latency * delivered
+        counts.lag.observe(latency, delivered)
 
     def _left(self, stream: Stream) -> None:
         self._streams.pop(stream.id, None)

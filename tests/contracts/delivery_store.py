@@ -26,6 +26,9 @@ class DeliveriesUnderTest(Protocol):
     async def owe(self, endpoint_id: str, *, library_id: str = "lib", data_bytes: int = 2) -> Delivery:
         """One more event for it, after all before, due now."""
 
+    async def replay(self, endpoint_id: str, *owed: Delivery) -> Sequence[Delivery]:
+        """The events of *owed*, which are of it, once more."""
+
     async def force(self, delivery_id: str) -> None:
         """A person wants it now."""
 
@@ -145,6 +148,27 @@ class DeliveryStoreContract:
         assert await subject.store.queue(endpoint_id, limit=1) == (second,)
         await subject.store.settle([settled(second, Dead(Reason.EXHAUSTED), at=subject.now)])
         assert await subject.store.queue(endpoint_id, limit=1) == (third,)
+
+    async def test_what_replays_made_is_in_a_line_of_its_own(self, subject: DeliveriesUnderTest) -> None:
+        endpoint_id = await subject.add_endpoint()
+        live = [await subject.owe(endpoint_id, library_id=library) for library in "aab"]
+        again = await subject.replay(endpoint_id, *live)
+        assert {(one.replayed, one.replay_id is None) for one in again} == {(True, False)}
+        due = await subject.store.due(endpoint_id, now=subject.now, limit=10)
+        assert (list(due.deliveries), due.next_due_at) == (live, None)
+        behind = await subject.store.due(endpoint_id, now=subject.now, limit=10, replayed=True)
+        assert (list(behind.deliveries), behind.next_due_at) == (list(again), None)
+        assert list(await subject.store.queue(endpoint_id, limit=10, per_library=9)) == live
+        queue = await subject.store.queue(endpoint_id, limit=10, per_library=9, replayed=True)
+        assert list(queue) == list(again)
+        await subject.store.settle([settled(one, Delivered(), at=subject.now) for one in live])
+        assert dict(await subject.store.lanes()) == {endpoint_id: again[0].due_at}
+        later = subject.now + 60 * SECOND
+        await subject.store.settle([settled(one, Retry(later), at=subject.now) for one in again])
+        assert dict(await subject.store.lanes()) == {endpoint_id: later}
+        assert (await subject.store.due(endpoint_id, now=subject.now, limit=1)).next_due_at is None
+        cut = await subject.store.due(endpoint_id, now=subject.now, limit=1, replayed=True)
+        assert cut.next_due_at == later
 
     async def test_lanes_are_the_active_endpoints_that_owe_something(self, subject: DeliveriesUnderTest) -> None:
         idle, busy, paused = [await subject.add_endpoint() for _ in range(3)]

@@ -29,6 +29,11 @@ class MemoryUnderTest:
         self.store.add(delivery)
         return delivery
 
+    async def replay(self, endpoint_id: str, *owed: Delivery) -> Sequence[Delivery]:
+        made = [replace(one, id=f"{one.id}_again", replay_id="rpl_1", replayed=True) for one in owed]
+        self.store.add(*made)
+        return made
+
     async def force(self, delivery_id: str) -> None:
         row = self.store.rows[delivery_id]
         row.delivery = replace(row.delivery, forced=True, due_at=self.now)

@@ -1,6 +1,6 @@
 """The gateway's HTTP API as the tests call it, with the admin key."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,11 @@ class Api:
         """The id of *event*."""
         receipt: Json = await self.call("POST", "/v1/events", event)
         return str(receipt["id"])
+
+    async def publish_all(self, events: Iterable[Json]) -> list[str]:
+        """The ids of *events*, which are accepted together."""
+        receipts: Json = await self.call("POST", "/v1/events", list(events))
+        return [str(receipt["id"]) for receipt in receipts["data"]]
 
     async def subscribe(self, url: str, **fields: object) -> Json:
         subscription: Json = await self.call("POST", "/v1/subscriptions", {"url": url, **fields})

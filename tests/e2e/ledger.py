@@ -151,6 +151,31 @@ def _check_delivery(delivery: Json, copies: Sequence[Post]) -> None:
             raise AssertionError(f"{status} is no end: {delivery}")
 
 
+def check_order(
+    deliveries: Iterable[Json], posts: Sequence[Post], logged: Iterable[Json], matches: Matches
+) -> dict[str, list[str]]:
+    """Of each library's events none came before those ahead of it in the log had been accepted, or had died: after
+    that they come no more. Answers what came of each library, in the order of first receipt, which is the log's."""
+    dead = {delivery["event_id"] for delivery in deliveries if delivery["status"] == "dead"}
+    last = {post.event_id: number for number, post in enumerate(posts)}
+    events = [event for event in logged if matches(event)]
+    library_of = {event["id"]: event["library_id"] for event in events}
+    came: dict[str, list[str]] = {event["library_id"]: [] for event in events}
+    accepted: set[str] = set()
+    for number, post in enumerate(posts):
+        ahead = came[library_of[post.event_id]]
+        if post.event_id not in ahead:
+            waiting = [one for one in ahead if one not in accepted and not (one in dead and last[one] < number)]
+            assert not waiting, f"{post.event_id} came before {waiting[0]} was over"
+            ahead.append(post.event_id)
+        if post.status is not None and 200 <= post.status < 300:
+            accepted.add(post.event_id)
+    for library, ids in came.items():
+        in_order = [event["id"] for event in events if event["library_id"] == library]
+        assert ids == in_order[: len(ids)], f"{library} came in another order than the log's"
+    return came
+
+
 def body_of(event: Json) -> Json:
     """The event as receivers and streams get it, without its place in the log."""
     return {name: value for name, value in event.items() if name not in {"cursor", "accepted_at"}}

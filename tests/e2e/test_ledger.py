@@ -7,7 +7,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from tests.e2e.api import Api, Json, api_of, client_of
-from tests.e2e.ledger import LIBRARIES, Ledger, Matches, PublisherTask, check_deliveries, check_stream
+from tests.e2e.ledger import LIBRARIES, Ledger, Matches, PublisherTask, check_deliveries, check_order, check_stream
 from tests.e2e.processes import GatewayProcess, Workshop
-from tests.e2e.receiver import Behaviour, Post
+from tests.e2e.receiver import Behaviour
 from tests.e2e.receivers import ReceiverProcess, receiver
 from tests.e2e.streams import StreamReader
 from tests.e2e.waiting import eventually, eventually_answered
@@ -120,7 +120,7 @@ async def test_nothing_accepted_is_lost_and_nothing_is_streamed_twice_however_of
             check_deliveries(deliveries[path], came, logged, wanted.matches)
         assert {delivery["status"] for delivery in deliveries["/healthy"]} == {"delivered"}
         assert {delivery["attempt_count"] for delivery in deliveries["/failing"]} == {len(DEAD_AFTER) + 1}
-        _check_order(posts.posts("/ordered"), logged)
+        check_order(deliveries["/ordered"], posts.posts("/ordered"), logged, SUBSCRIPTIONS["/ordered"].matches)
         await _check_notices(api, chain.from_iterable(deliveries.values()))
         await _check_repeated_ids(api, ledger)
 
@@ -201,24 +201,6 @@ async def _check_notices(api: Api, deliveries: Iterable[Json]) -> None:
     dead = Counter(delivery["id"] for delivery in deliveries if delivery["status"] == "dead")
     told = Counter(notice["data"]["delivery_id"] for notice in await api.events(type="gateway.delivery.dead"))
     assert told == dead
-
-
-def _check_order(posts: Sequence[Post], logged: Iterable[Json]) -> None:
-    """Of each library's events none came before those ahead of it in the log had all been accepted."""
-    ahead: dict[str, list[str]] = {library: [] for library in LIBRARIES}
-    library_of = {}
-    for event in logged:
-        if SUBSCRIPTIONS["/ordered"].matches(event):
-            ahead[event["library_id"]].append(event["id"])
-            library_of[event["id"]] = event["library_id"]
-    accepted: set[str] = set()
-    for post in posts:
-        waiting = ahead[library_of[post.event_id]]
-        while waiting and waiting[0] in accepted:
-            waiting.pop(0)
-        assert post.event_id in accepted or waiting[0] == post.event_id, f"{post.event_id} came before {waiting[0]}"
-        if post.status == 204:
-            accepted.add(post.event_id)
 
 
 async def _check_repeated_ids(api: Api, ledger: Ledger) -> None:

@@ -68,8 +68,8 @@ def _json_in(text: str) -> list[Any]:
 
 def test_the_five_minute_tour_works_as_printed(tmp_path: Path) -> None:
     blocks = _blocks()
-    assert len(blocks) == 9
-    _start, _ready, published, stream, subscribed, delivered, failed, redelivered, _end = _run(
+    assert len(blocks) == 10
+    _start, _ready, published, stream, subscribed, delivered, failed, redelivered, replayed, _end = _run(
         blocks, tmp_path, {"8000": free_port(), "9000": free_port()}
     )
     [receipt] = [found for found in _json_in(published) if "cursor" in found]
@@ -83,3 +83,7 @@ def test_the_five_minute_tour_works_as_printed(tmp_path: Path) -> None:
     [delivery] = [found for found in _json_in(redelivered) if found.get("attempts")]
     assert delivery["status"] == "delivered"
     assert [attempt["status_code"] for attempt in delivery["attempts"]] == [500, 500, 204]
+    [replay] = [found for found in _json_in(replayed) if "matched" in found]
+    assert replay["matched"] == 1, "the event from before the subscription"
+    assert receipt["id"] in replayed
+    assert "signature good" in replayed

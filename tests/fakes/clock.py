@@ -47,19 +47,28 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         await self._timer(self._now + timedelta(seconds=seconds))
 
+    async def quiet(self) -> None:
+        """Let everything run that can run without time passing."""
+        await quiet()
+
     async def advance(self, seconds: float) -> None:
         """Move on, stopping at each moment that somebody waits for."""
         target = self._now + timedelta(seconds=seconds)
-        await quiet()
+        await self.quiet()
         while self._timers and self._timers[0][0] <= target:
             moment, _, future = heapq.heappop(self._timers)
             if future.done():
                 continue
             self._now = max(self._now, moment)
             future.set_result(None)
-            await quiet()
+            await self.quiet()
         self._now = target
-        await quiet()
+        await self.quiet()
+
+    async def leap(self, seconds: float) -> None:
+        """Move on at once, as when the machine was asleep: a day costs no more than a second."""
+        self._now += timedelta(seconds=seconds)
+        await self.advance(0)
 
     def _timer(self, moment: datetime) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

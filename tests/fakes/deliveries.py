@@ -84,10 +84,11 @@ class MemoryDeliveryStore:
         endpoint = self.endpoints.get(endpoint_id)
         return None if endpoint is None else (endpoint, self.healths[endpoint_id])
 
-    async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
+    async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
         self._check()
         self.reads += 1
-        pending = sorted(self.pending(endpoint_id), key=lambda one: (not one.forced, one.due_at, one.cursor, one.id))
+        line = self._line(endpoint_id, replayed)
+        pending = sorted(line, key=lambda one: (not one.forced, one.due_at, one.cursor, one.id))
         ready = [one for one in pending if one.due_at <= now][:limit]
         self.most_read = max(self.most_read, len(ready))
         taken = {one.id for one in ready}
@@ -98,11 +99,13 @@ class MemoryDeliveryStore:
         await asyncio.sleep(0)  # as with a database, the answer is a little older than the moment it arrives
         return due
 
-    async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
+    async def queue(
+        self, endpoint_id: str, *, limit: int, per_library: int = 1, replayed: bool = False
+    ) -> tuple[Delivery, ...]:
         self._check()
         self.reads += 1
         libraries: dict[str, list[Delivery]] = {}
-        for one in sorted(self.pending(endpoint_id), key=lambda one: (one.cursor, one.id)):
+        for one in sorted(self._line(endpoint_id, replayed), key=lambda one: (one.cursor, one.id)):
             libraries.setdefault(one.library_id, []).append(one)
         heads = sorted(libraries.values(), key=lambda rows: (rows[0].due_at, rows[0].cursor))
         return tuple(one for rows in heads for one in rows[:per_library])[:limit]
@@ -155,6 +158,9 @@ class MemoryDeliveryStore:
         if settlement.disable is not None and endpoint.status is Status.ACTIVE:
             self.endpoints[endpoint.id] = replace(endpoint, status=Status.DISABLED)
             self.notices.append(("disabled", settlement.disable))
+
+    def _line(self, endpoint_id: str, replayed: bool) -> list[Delivery]:  # noqa: FBT001 - it is the value to look for
+        return [one for one in self.pending(endpoint_id) if one.replayed is replayed]
 
     def _check(self) -> None:
         if self.fail_reads is not None:

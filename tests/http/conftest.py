@@ -11,15 +11,20 @@ from litestar import Litestar
 
 from gateway.errors import Overloaded
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Requests
 from gateway.http.routes import create_http
-from gateway.http.services import Publishing, Services
+from gateway.http.services import Services
 from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
 from gateway.ports import EventLog
 from gateway.publishing import Publisher
+from gateway.registry import CheckedPublisher, Registry
+from gateway.replay import Replayer
+from gateway.statistics import Publishing
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
-from tests.http.doubles import Desk, Keys, Subscriptions
+from tests.fakes.replays import MemoryReplayStore
+from tests.http.doubles import CannedRollups, Desk, EventTypes, Keys, Subscriptions
 from webhooks.deliveries import Attempt
 from webhooks.destinations import check_url
 
@@ -47,21 +52,33 @@ class Api:
         self.tokens = TokenDesk(self.keys, self.keyring, self.clock)
         self.log = MemoryEventLog(clock=self.clock, epoch="k3v9")
         self.publisher = publisher_of(self.log)
+        self.event_types = EventTypes()
+        self.registry = Registry()
         self.subscriptions = Subscriptions()
         self.desk = Desk()
+        self.replay_store = MemoryReplayStore(self.log)
+        self.replays = Replayer(self.replay_store, offer=lambda _: None, changed=lambda _: None)
+        self.rollups = CannedRollups()
+        self.requests = Requests()
         self.woken: list[str] = []
         self.changed: list[str] = []
         self.drains = False
         self.services = Services(
             log=self.log,
-            publisher=self.publisher,
+            publisher=CheckedPublisher(self.publisher, self.registry),
             keys=self.keys,
             keyring=self.keyring,
             tokens=self.tokens,
             subscriptions=self.subscriptions,
             desk=self.desk,
+            replays=self.replays,
+            event_types=self.event_types,
+            check_by=self.registry.apply,
             clock=self.clock,
             statistics=lambda: STATISTICS,
+            rollups=self.rollups,
+            metrics=self._metrics,
+            requests=self.requests,
             check_url=check_url,
             wake=self._wake,
             changed=self.changed.append,
@@ -105,6 +122,9 @@ class Api:
 
     async def _ping(self, subscription: Subscription) -> Attempt:
         return Attempt(number=1, started_at=self.moment, duration=timedelta(milliseconds=12.5), status_code=204)
+
+    async def _metrics(self) -> bytes:
+        return b"gateway_up 1.0\n"
 
     async def _ready(self) -> None:
         if self.drains:

@@ -1,28 +1,37 @@
 """What the HTTP API stands on, in memory: just enough of each port to see what the API makes of its answers."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from gateway.errors import Conflict
-from gateway.events import Cursor
+from gateway.event_types import BUILT_IN, EventTypeRecord, Validation
+from gateway.events import Cursor, LoggedEvent
 from gateway.keys import Key
 from gateway.listing import Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord, RedeliverQuery, ReplayRecord
+from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
+from gateway.rollups import Figures, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.subscriptions import Interest, Subscription
+from tests.builders import NOON
 from webhooks.deliveries import Attempt, DeliveryStatus
+from webhooks.endpoints import Health
 
 
 class Keys:
     def __init__(self) -> None:
         self.kept: dict[str, Key] = {}
         self.lookups = 0
+        self.answers = asyncio.Event()
+        """Cleared: look-ups wait."""
+        self.answers.set()
 
     async def add(self, key: Key) -> None:
         self.kept[key.id] = key
 
     async def by_hash(self, hash_: bytes) -> Key | None:
         self.lookups += 1
+        await self.answers.wait()
         return next((key for key in self.kept.values() if key.hash == hash_), None)
 
     async def get(self, key_id: str) -> Key | None:
@@ -38,6 +47,25 @@ class Keys:
 
     async def signing_key(self) -> bytes:
         return b"0123456789abcdef0123456789abcdef"
+
+
+class EventTypes:
+    def __init__(self) -> None:
+        self.kept: dict[str, EventTypeRecord] = {}
+
+    async def put(self, record: EventTypeRecord) -> EventTypeRecord:
+        stored = replace(record, updated_at=NOON, cursor=Cursor(len(self.kept) + 1))
+        self.kept[record.type] = stored
+        return stored
+
+    async def list(self, *, limit: int, before: str | None) -> Listing[EventTypeRecord, str]:
+        names = [name for name in reversed(self.kept) if name not in BUILT_IN] + list(BUILT_IN)
+        names = names if before is None else names[names.index(before) + 1 :]
+        rows = tuple(self.kept.get(name) or BUILT_IN[name] for name in names[:limit])
+        return Listing(rows, rows[-1].type if len(names) > limit else None)
+
+    async def active(self) -> Sequence[EventTypeRecord]:
+        return [record for record in self.kept.values() if record.validation is not Validation.OFF]
 
 
 class Subscriptions:
@@ -90,6 +118,8 @@ class Desk:
         self.replays: dict[str, ReplayRecord] = {}
         self.redelivered: list[RedeliverQuery] = []
         self.queries: list[DeliveryQuery] = []
+        self.became_of: dict[str, list[Outcome]] = {}
+        """By event, newest subscription first."""
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         return self.kept.get(delivery_id)
@@ -108,6 +138,17 @@ class Desk:
         ]
         rows = tuple(found[: query.limit])
         return Listing(rows, rows[-1].id if len(found) > query.limit else None)
+
+    async def outcomes(
+        self, event: LoggedEvent, *, libraries: frozenset[str] | None, limit: int, before: str | None
+    ) -> Listing[Outcome, str]:
+        found = [
+            outcome
+            for outcome in self.became_of.get(event.id, ())
+            if (before is None or outcome.subscription_id < before) and _holds(libraries, outcome.interest.libraries)
+        ]
+        rows = tuple(found[:limit])
+        return Listing(rows, rows[-1].subscription_id if len(found) > limit else None)
 
     async def retry(self, delivery_id: str, *, now: datetime) -> DeliveryRecord | None:
         record = self.kept[delivery_id]
@@ -142,6 +183,7 @@ class Desk:
             libraries=query.libraries,
             created_at=now,
             matched=len(matched),
+            created=len(matched),
             by_status={"pending": len(matched)},
         )
         self.replays[replay.id] = replay
@@ -150,8 +192,12 @@ class Desk:
     async def replay(self, replay_id: str) -> ReplayRecord | None:
         return self.replays.get(replay_id)
 
-    async def stop_replay(self, replay_id: str, *, now: datetime) -> bool:
-        return self.replays.pop(replay_id, None) is not None
+    async def stop_replay(self, replay_id: str) -> frozenset[str] | None:
+        replay = self.replays.get(replay_id)
+        if replay is None:
+            return None
+        self.replays[replay_id] = replace(replay, status="stopped")
+        return frozenset({replay.subscription_id or "sub_1"})
 
     def _dead(self, query: RedeliverQuery) -> tuple[DeliveryRecord, ...]:
         return tuple(
@@ -162,6 +208,34 @@ class Desk:
             and (query.subscription_id is None or each.subscription_id == query.subscription_id)
             and _holds(query.libraries, each.libraries)
         )
+
+
+class CannedRollups:
+    """Answers what a test has put here, in pages."""
+
+    def __init__(self) -> None:
+        self.kept: list[Rollup] = []
+        self.stands = Standing(
+            counts={status.value: 0 for status in DeliveryStatus},
+            recent=Figures(),
+            oldest_due_at=None,
+            health=Health(),
+        )
+        self.queries: list[RollupQuery] = []
+
+    async def list(self, query: RollupQuery) -> Listing[Rollup, Place]:
+        self.queries.append(query)
+        places = [Place(start=each.start, group=each.group or "") for each in self.kept]
+        begin = 0 if query.resume is None or query.resume not in places else places.index(query.resume) + 1
+        page = tuple(self.kept[begin : begin + query.limit])
+        more = places[begin + len(page) - 1] if page and begin + len(page) < len(self.kept) else None
+        return Listing(page, more)
+
+    async def standing(self, subscription_id: str, *, since: datetime) -> Standing:
+        return self.stands
+
+    async def overview(self) -> Overview:
+        return Overview(counts=self.stands.counts, open_circuits=0, oldest_due_at=None)
 
 
 def _holds(libraries: frozenset[str] | None, needed: frozenset[str] | None) -> bool:

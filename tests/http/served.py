@@ -15,6 +15,7 @@ from litestar.middleware import DefineMiddleware
 
 from gateway.bus.memory import MemoryBus
 from gateway.http.auth import PUBLIC, Authentication
+from gateway.http.handshakes import Handshakes
 from gateway.http.keyring import KeyRing
 from gateway.http.problems import EXCEPTION_HANDLERS
 from gateway.http.server import GatewayServer, make_config
@@ -62,6 +63,7 @@ class Served:
         self.app = Litestar(
             route_handlers=[stream_routes(self.streams), hang],
             middleware=[DefineMiddleware(Authentication, keyring=keyring, tokens=self.tokens)],
+            plugins=[Handshakes()],
             exception_handlers=EXCEPTION_HANDLERS,
             cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization", "Last-Event-ID"]),
             lifespan=[lambda _: self._running()],

@@ -115,10 +115,13 @@ async def test_a_retry_is_due_now_and_wakes_its_lane_but_not_once_delivered(api:
     assert delivered.status_code == 409
 
 
-async def test_only_what_is_pending_can_be_cancelled(owner: httpx.AsyncClient) -> None:
+async def test_only_what_is_pending_can_be_cancelled_and_its_lane_lets_it_go(
+    api: Api, owner: httpx.AsyncClient
+) -> None:
     cancelled = await owner.post("/v1/deliveries/dlv_1/cancel")
 
     assert cancelled.status_code == 200
+    assert api.changed == ["sub_1"]
     assert cancelled.json()["status"] == "cancelled"
     assert (await owner.post("/v1/deliveries/dlv_1/cancel")).status_code == 409
 
@@ -143,8 +146,11 @@ async def test_dead_letters_are_redelivered_by_id_after_a_dry_run(api: Api, owne
     assert api.desk.redelivered[0].ids == ("dlv_3", "dlv_1")
     progress = await owner.get("/v1/replays/rpl_0")
     assert progress.json()["pending"] == 1
+    assert (progress.json()["status"], progress.json()["created"]) == ("running", 1)
+    assert api.changed == []
     assert (await owner.delete("/v1/replays/rpl_0")).status_code == 204
-    assert (await owner.get("/v1/replays/rpl_0")).status_code == 404
+    assert api.changed == ["sub_1"]
+    assert (await owner.get("/v1/replays/rpl_0")).json()["status"] == "stopped"
 
 
 async def test_all_dead_letters_of_a_subscription_are_redelivered(api: Api, owner: httpx.AsyncClient) -> None:

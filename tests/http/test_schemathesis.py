@@ -22,6 +22,10 @@ class AtOnce:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
+    @property
+    def queue_size(self) -> int:
+        return 0
+
     async def publish(self, drafts: Sequence[Draft]) -> Appended:
         (appended,) = await self._log.append([drafts])
         return appended

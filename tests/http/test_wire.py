@@ -9,7 +9,6 @@ import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,45 +17,15 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.wire import StreamProtocol
 from gateway.http.wire.detached import BUFFER_BYTES
-from gateway.streams.stream import State, Stream
+from gateway.streams.sinks import End
+from gateway.streams.stream import State
 from gateway.streams.streaming import OUTRUN_BYTES, PATIENCE_SECONDS, STALLED_BYTES
-from tests.http.served import HANGS, PATH, Connection, Running, Served, serving
+from tests.http.served import HANGS, PATH, Connection, Served, serving
+from tests.http.wired import BIG, Wired, is_in
 from tests.until import until
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 ADAPTERS: dict[str, dict[str, Any]] = {"detached": {}, "plain": {"http": "httptools"}}
-BIG = 16_000
-"""Bytes of data of an event that is to fill buffers."""
-
-
-@dataclass
-class Wired:
-    served: Served
-    running: Running
-    adapter: str = "detached"
-
-    @property
-    def only_stream(self) -> Stream:
-        [stream] = self.served.streams.all()
-        return stream
-
-    async def publish_big(self, count: int) -> None:
-        await self.served.publish(*[b'{"x":"%b"}' % (b"x" * BIG)] * count)
-
-    async def publish_until_behind(self, stream: Stream) -> int:
-        """Fill everything between here and a reader that does not read; answers how many events that took.
-
-        Only when much waits is it sure that no kernel's buffer is still growing.
-        """
-        published = 0
-        while stream.lag_bytes < 2**20:
-            await self.publish_big(16)
-            published += 16
-        return published
-
-
-def is_in(state: State, stream: Stream) -> bool:
-    return stream.state is state
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -133,7 +102,7 @@ async def test_a_reader_that_leaves_is_noticed(wired: Wired, how: str) -> None:
 
 async def test_an_ended_stream_ends_properly(wired: Wired) -> None:
     async with wired.served.reading() as reader:
-        wired.only_stream.end("ended", retry_ms=4_321)
+        wired.only_stream.end(End.ENDED, retry_ms=4_321)
         source = await reader.rest()
         assert source.reconnection_ms == 4_321
         assert reader.ended
@@ -202,7 +171,7 @@ async def test_a_reader_that_does_not_take_its_end_is_cut_off(wired: Wired) -> N
     state = wired.running.server.server_state
     async with wired.served.reading():
         await wired.publish_until_behind(wired.only_stream)
-        wired.only_stream.end("ended", retry_ms=3_000)
+        wired.only_stream.end(End.ENDED, retry_ms=3_000)
         # Plain ASGI has no way to close a connection; it can only let go of it.
         await until(lambda: not (state.tasks if wired.adapter == "plain" else state.connections))
 
@@ -264,7 +233,7 @@ async def test_http_1_0_gets_no_chunks(detached: Wired) -> None:
         assert "transfer-encoding" not in reader.headers
         await detached.served.publish_numbers(1, 2)
         await reader.until_events(2)
-        detached.only_stream.end("ended", retry_ms=3_000)
+        detached.only_stream.end(End.ENDED, retry_ms=3_000)
         await reader.rest()
         assert reader.numbers == [1, 2]
 

@@ -26,6 +26,8 @@ class Caller:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     number: int
+    requests: list[bytes]
+    """Of all connections to the same receiver: those that were read whole."""
 
     async def request(self) -> bytes:
         """The next request, whole; nothing when the sender has gone."""
@@ -36,9 +38,11 @@ class Caller:
                 for line in head.split(b"\r\n")
                 if line.lower().startswith(b"content-length")
             )
-            return head + await self.reader.readexactly(length)
+            request = head + await self.reader.readexactly(length)
         except asyncio.IncompleteReadError:
             return b""
+        self.requests.append(request)
+        return request
 
     async def say(self, *parts: bytes) -> None:
         for part in parts:
@@ -94,7 +98,7 @@ async def receiving(
         tasks.add(task)
         receiver.connections += 1
         try:
-            await behave(Caller(reader, writer, receiver.connections))
+            await behave(Caller(reader, writer, receiver.connections, receiver.requests))
         except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
             return
         finally:

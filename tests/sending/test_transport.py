@@ -1,55 +1,30 @@
-"""Attempts over real sockets: a zoo of receivers, each with its status, its failure and its words."""
+"""Attempts over real sockets: connections, addresses, names and certificates. The receivers' zoo is in test_zoo.py."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import AsyncResolver
+from aiohttp.abc import AbstractResolver
 
 from tests.fakes.deliveries import a_delivery, an_endpoint
-from tests.sending.receivers import OK, Authority, Behaviour, Caller, Receiver, answering, receiving
+from tests.sending.animals import answering_before_the_request_is_read, closing, endless_body
+from tests.sending.names import Names, name_server
+from tests.sending.receivers import OK, Authority, Caller, Receiver, receiving
 from webhooks import Webhook
 from webhooks.deliveries import Attempt, Failure
 from webhooks.destinations import Guard, parse_networks
-from webhooks.resolver import DeadlineResolver
 from webhooks.sender import Sender
 from webhooks.signing import new_secret
-from webhooks.transport import VettingTransport
+from webhooks.transport import STALE_SECONDS, VettingTransport
 
 LOCAL = Guard(parse_networks(["127.0.0.1"]))
 SECRET = new_secret()
 OKAY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-reply: yes\r\n\r\nok"
 TIMEOUT = 0.5
-
-
-class Names(AbstractResolver):
-    """Answers from a table: each time the next list of a name's addresses, the last one for ever."""
-
-    def __init__(self, **names: list[list[str]]) -> None:
-        self._names = {name.replace("_", "."): addresses for name, addresses in names.items()}
-        self.asked = 0
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        self.asked += 1
-        answers = self._names[host]
-        addresses = answers.pop(0) if len(answers) > 1 else answers[0]
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        return
 
 
 @asynccontextmanager
@@ -100,123 +75,6 @@ async def test_a_real_receiver_gets_a_request_that_verifies() -> None:
     ]
 
 
-async def silent(caller: Caller) -> None:
-    await caller.gone()
-
-
-async def reading_then_silent(caller: Caller) -> None:
-    await caller.request()
-    await caller.gone()
-
-
-async def closing(caller: Caller) -> None:
-    await caller.request()
-
-
-async def resetting(caller: Caller) -> None:
-    await caller.request()
-    caller.reset()
-
-
-async def resetting_within_the_head(caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 200 OK\r\nx-a")
-
-
-async def resetting_within_the_body(caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
-
-
-async def dripping_headers(caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 200 OK\r\n")
-    for byte in b"x-a: " + b"b" * 1_000:
-        await caller.say(bytes([byte]))
-        await asyncio.sleep(0.02)
-
-
-async def dripping_body(caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n")
-    while True:
-        await caller.say(b"1\r\nx\r\n")
-        await asyncio.sleep(0.02)
-
-
-async def endless_body(caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        await caller.say(b"x" * 65_536)
-
-
-async def answering_before_the_request_is_read(caller: Caller) -> None:
-    await caller.say(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-    await caller.gone()
-
-
-async def informing_first(caller: Caller) -> None:
-    await caller.request()
-    await caller.say(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", OKAY)
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    behave: Behaviour
-    status: int | None
-    error: str | None = None
-    failure: Failure | None = None
-
-
-def answers(status: int, rest: bytes = b"content-length: 0\r\n\r\n") -> Case:
-    return Case(str(status), answering(b"HTTP/1.1 %d Some Reason\r\n" % status + rest), status)
-
-
-ZOO = [
-    *(answers(status) for status in (200, 201, 202, 400, 404, 410, 429, 500, 503, 599)),
-    answers(204, b"\r\n"),
-    *(answers(status, b"location: /elsewhere\r\ncontent-length: 0\r\n\r\n") for status in (301, 302, 303, 307, 308)),
-    Case("1xx first", informing_first, 200),
-    Case("HTTP/1.0", answering(b"HTTP/1.0 200 OK\r\n\r\nbye"), 200),
-    Case("silent", silent, None, "timed out after 0.5 s", Failure.TIMEOUT),
-    Case("reads, then silent", reading_then_silent, None, "timed out after 0.5 s", Failure.TIMEOUT),
-    Case("closes", closing, None, "connection closed without an answer", Failure.UNREACHABLE),
-    Case("resets", resetting, None, "connection reset", Failure.UNREACHABLE),
-    Case(
-        "resets within the head",
-        resetting_within_the_head,
-        None,
-        "connection closed without an answer",
-        Failure.UNREACHABLE,
-    ),
-    Case("resets within the body", resetting_within_the_body, 200),
-    Case("drips headers", dripping_headers, None, "timed out after 0.5 s", Failure.TIMEOUT),
-    Case("drips a body", dripping_body, 202),
-    Case("endless body", endless_body, 200),
-    Case("answers before reading", answering_before_the_request_is_read, 413),
-    Case("not HTTP", answering(b"SSH-2.0-OpenSSH_9.2\r\n"), None, "the answer is not HTTP", Failure.PROTOCOL),
-    Case("no status", answering(b"HTTP/1.1 abc\r\n\r\n"), None, "the answer is not HTTP", Failure.PROTOCOL),
-    Case(
-        "a huge header",
-        answering(b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 100_000 + b"\r\n\r\n"),
-        None,
-        "the headers of the answer are too large",
-        Failure.PROTOCOL,
-    ),
-]
-
-
-@pytest.mark.parametrize("case", ZOO, ids=lambda case: case.name)
-async def test_each_animal_of_the_zoo_has_its_status_and_its_words(case: Case) -> None:
-    async with receiving(case.behave) as receiver, sending() as send:
-        attempt = await send(receiver.url())
-    assert (attempt.status_code, attempt.error, attempt.failure) == (case.status, case.error, case.failure)
-    assert attempt.duration < timedelta(seconds=TIMEOUT + 0.4)
-    assert len(attempt.response_body) <= 4_096
-
-
 async def test_a_body_larger_than_the_socket_takes_is_sent_whole_and_an_early_answer_counts() -> None:
     large = b'{"data":"' + b"x" * 250_000 + b'"}'
     async with receiving(answering_before_the_request_is_read) as receiver, sending() as send:
@@ -244,6 +102,41 @@ async def test_a_connection_closed_while_idle_is_replaced_without_a_failed_attem
         statuses = [(await send(receiver.url())).status_code for _ in range(5)]
     assert statuses == [200] * 5
     assert receiver.connections == 5
+
+
+async def test_a_receiver_that_took_the_request_and_then_broke_off_has_failed_though_its_connection_was_reused() -> (
+    None
+):
+    async def taking_its_time(caller: Caller) -> None:
+        await caller.request()
+        await caller.say(OKAY)
+        await caller.request()
+        await asyncio.sleep(STALE_SECONDS + 0.1)
+        caller.reset()
+
+    async with receiving(taking_its_time) as receiver, sending() as send:
+        await send(receiver.url(), timeout_seconds=10)
+        attempt = await send(receiver.url(), timeout_seconds=10)
+    assert (attempt.error, attempt.failure) == ("connection reset", Failure.UNREACHABLE)
+    assert len(receiver.requests) == 2
+
+
+async def test_many_idle_connections_that_were_closed_cost_no_attempt() -> None:
+    together = asyncio.Barrier(8)
+
+    async def once(caller: Caller) -> None:
+        await caller.request()
+        if caller.number <= 8:
+            await together.wait()  # all at once, so that each needs a connection of its own
+        await caller.say(OKAY)
+        await caller.reader.read(1)
+        caller.reset()
+
+    async with receiving(once) as receiver, sending() as send:
+        for _ in range(2):
+            attempts = await asyncio.gather(*(send(receiver.url(), timeout_seconds=10) for _ in range(8)))
+            assert [attempt.status_code for attempt in attempts] == [200] * 8
+    assert receiver.connections == 16
 
 
 async def test_a_fresh_connection_that_is_closed_is_not_tried_again() -> None:
@@ -331,35 +224,6 @@ async def test_one_permitted_address_that_refuses_makes_it_unreachable_and_not_f
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
-
-
-class NameServer(asyncio.DatagramProtocol):
-    """Answers every question with *code* (3: no such name), or not at all."""
-
-    def __init__(self, code: int | None) -> None:
-        self._code = code
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if self._code is not None and self._transport is not None:
-            question = data[12 : data.index(b"\0", 12) + 5]
-            counts = data[4:6] + bytes(6)
-            self._transport.sendto(data[:2] + bytes([0x81, 0x80 | self._code]) + counts + question, addr)
-
-
-@asynccontextmanager
-async def name_server(code: int | None, *, deadline_seconds: float = 0.2) -> AsyncIterator[DeadlineResolver]:
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: NameServer(code), ("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    inner = AsyncResolver(nameservers=["127.0.0.1"], udp_port=port, tcp_port=port, timeout=2, tries=1)
-    try:
-        yield DeadlineResolver(inner, deadline_seconds=deadline_seconds)
-    finally:
-        transport.close()
 
 
 @pytest.mark.parametrize(

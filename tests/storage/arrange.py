@@ -10,12 +10,14 @@ from typeid import TypeID
 
 from gateway.events import Cursor, Draft, LoggedEvent
 from gateway.filters import Filter
+from gateway.replays import Selection, Stretch
 from gateway.storage.database import Database, Transaction
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.keys import SqlKeyStore
 from gateway.storage.log import SqlEventLog
+from gateway.storage.replays import SqlReplayStore
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.storage.tables import events, log
 from gateway.subscriptions import Subscription
@@ -72,6 +74,7 @@ class Stores:
     fanout: SqlFanoutStore
     deliveries: SqlDeliveryStore
     desk: SqlDeliveryDesk
+    replays: SqlReplayStore
 
     @classmethod
     def over(cls, database: Database, clock: HandClock) -> "Stores":
@@ -84,6 +87,7 @@ class Stores:
             SqlFanoutStore(database),
             SqlDeliveryStore(database, retry_schedule=SCHEDULE),
             SqlDeliveryDesk(database),
+            SqlReplayStore(database),
         )
 
     async def subscribe(self, **fields: Any) -> Subscription:
@@ -112,6 +116,21 @@ class Stores:
         self, subscription: Subscription, *, now: datetime | None = None, limit: int = 1000
     ) -> tuple[Delivery, ...]:
         return (await self.deliveries.due(subscription.id, now=now or self.clock(), limit=limit)).deliveries
+
+    async def replay(self, subscription_id: str, *owed: Delivery) -> Sequence[Delivery]:
+        """The events of *owed* once more, by a replay of the whole log."""
+        head = (await self.log.position()).head
+        selection = Selection(subscription_id=subscription_id, own=Filter(), libraries=None)
+        stretch = Stretch(after=Cursor(0), last=head)
+        replay_id = await self.replays.start(
+            selection, stretch, matched=len(owed), max_per_second=None, now=self.clock(), at_most=100
+        )
+        replay = next(one for one in (await self.replays.unfinished()).replays if one.id == replay_id)
+        cursors = {one.cursor for one in owed}
+        events = (await self.log.read(Cursor(0), limit=100_000, max_bytes=2**30)).events
+        made = await self.replays.make(replay, [event for event in events if event.cursor in cursors], to=head)
+        assert made is not None
+        return made
 
     async def settle(self, delivery: Delivery, verdict: Verdict | None = None, **fields: Any) -> None:
         await self.deliveries.settle([a_settlement(delivery, verdict, **fields)])

@@ -34,6 +34,9 @@ class SqlUnderTest:
         await self.stores.owe([event], subscription)
         return next(one for one in await self.stores.due(subscription) if one.cursor == event.cursor)
 
+    async def replay(self, endpoint_id: str, *owed: Delivery) -> Sequence[Delivery]:
+        return await self.stores.replay(endpoint_id, *owed)
+
     async def force(self, delivery_id: str) -> None:
         await self.stores.desk.retry(delivery_id, now=self.now)
 

@@ -312,7 +312,7 @@ async def test_more_dead_letters_than_one_transaction_takes_are_all_sent_again(s
     assert await stores.desk.count_redeliverable(of(subscription)) == 2200
     replay = await stores.desk.redeliver(of(subscription), now=NOON)
     assert (replay.matched, replay.by_status) == (2200, {"pending": 2200})
-    assert await stores.desk.stop_replay(replay.id, now=NOON)
+    assert await stores.desk.stop_replay(replay.id) == frozenset({subscription.id})
     stopped = await stores.desk.replay(replay.id)
     assert stopped is not None
     assert stopped.by_status == {"cancelled": 2200}
@@ -376,10 +376,10 @@ async def test_stopping_a_replay_cancels_what_is_still_pending_of_it(stores: Sto
     replay = await stores.desk.redeliver(of(subscription), now=NOON)
     sent, _ = await stores.due(subscription)
     await stores.settle(sent)
-    assert await stores.desk.stop_replay(replay.id, now=LATER)
-    assert await stores.desk.stop_replay(replay.id, now=LATER)
+    assert await stores.desk.stop_replay(replay.id) == frozenset({subscription.id})
+    assert await stores.desk.stop_replay(replay.id) == frozenset()
     stopped = await stores.desk.replay(replay.id)
     assert stopped is not None
     assert stopped.by_status == {"delivered": 1, "cancelled": 1}
-    assert not await stores.desk.stop_replay("rpl_9", now=NOON)
+    assert await stores.desk.stop_replay("rpl_9") is None
     assert await stores.desk.replay("rpl_9") is None

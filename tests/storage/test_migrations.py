@@ -32,6 +32,23 @@ def test_migrated_tables_are_those_of_the_metadata(tmp_path: Path) -> None:
     declared.dispose()
 
 
+def test_what_was_there_before_replays_is_live_work_and_redeliveries_that_made_all_of_theirs(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/gateway.db")
+    with engine.begin() as connection:
+        migrations.upgrade(connection, to="0001")
+        connection.exec_driver_sql("INSERT INTO replays (id, kind, created_at, matched) VALUES ('r', '', 0, 7)")
+        connection.exec_driver_sql(
+            "INSERT INTO deliveries (id, subscription_id, cursor, event_id, library_id, type, status, created_at,"
+            " due_at, attempt_count, schedule_start, idle_before, forced)"
+            " VALUES ('d', 's', 1, 'e', 'l', 't', 'pending', 0, 0, 0, 0, 0, 0)"
+        )
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        assert connection.exec_driver_sql("SELECT created, last FROM replays").one() == (7, None)
+        assert connection.exec_driver_sql("SELECT rank FROM deliveries").scalar_one() == 0
+    engine.dispose()
+
+
 def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/gateway.db")
     with engine.begin() as connection:

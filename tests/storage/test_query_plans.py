@@ -6,20 +6,30 @@ The statements are those that the stores really send, explained by SQLite with t
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
+from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
+from gateway.replays import Selection, Stretch
+from gateway.rollups import Grouping, Interval, Place, RollupQuery
+from gateway.storage.event_types import SqlEventTypeStore
+from gateway.storage.folding import Folding
+from gateway.storage.retention import SqlRetentionStore
+from gateway.storage.rollups import SqlRollups
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, a_subscription
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.verdicts import Retry
+
+LATER = NOON + timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,36 @@ async def redeliver(scene: Scene) -> None:
     desk = scene.stores.desk
     replay = await desk.redeliver(RedeliverQuery(libraries=None, subscription_id=scene.subscription.id), now=NOON)
     await desk.replay(replay.id)
-    await desk.stop_replay(replay.id, now=NOON)
+    await desk.stop_replay(replay.id)
+
+
+ALL_TIME = Stretch(after=Cursor(0), last=Cursor(99))
+
+
+def selection(scene: Scene, **fields: Any) -> Selection:
+    return Selection(**{"subscription_id": scene.subscription.id, "own": Filter(), "libraries": None, **fields})
+
+
+def looking(**fields: Any) -> Work:
+    async def look(scene: Scene) -> None:
+        await scene.stores.replays.stretch(NOON, None)
+        await scene.stores.replays.fanned_out()
+        await scene.stores.replays.count(selection(scene, **fields), ALL_TIME)
+        await scene.stores.replays.find(selection(scene, **fields), ALL_TIME, limit=9)
+
+    return look
+
+
+async def replay(scene: Scene) -> None:
+    replays = scene.stores.replays
+    chosen = selection(scene, undelivered=True)
+    id_ = await replays.start(chosen, ALL_TIME, matched=1, max_per_second=None, now=NOON, at_most=9)
+    assert id_ is not None
+    [begun] = (await replays.unfinished()).replays
+    await replays.make(begun, [scene.event], to=Cursor(1))
+    await replays.unfinished()
+    await replays.stop(id_)
+    await replays.finish([id_])
 
 
 async def steer(scene: Scene) -> None:
@@ -85,6 +124,49 @@ async def steer(scene: Scene) -> None:
     await desk.cancel(scene.pending.id, now=NOON)
     await desk.attempts(scene.dead.id)
     await desk.forget(scene.dead.id)
+
+
+def rollups(**question: Any) -> Work:
+    asked = {"interval": Interval.HOUR, "grouping": Grouping.NOTHING, "since": NOON, "libraries": None, **question}
+    return lambda scene: SqlRollups(scene.stores.database).list(RollupQuery(**asked))
+
+
+async def fold(scene: Scene) -> None:
+    await Folding(scene.stores.database).fold()
+
+
+async def drop_old(scene: Scene) -> None:
+    folding = Folding(scene.stores.database)
+    await folding.fold()
+    await folding.drop_old(NOON + timedelta(days=900))
+
+
+PLACE = Place(start=NOON, group="a")
+
+
+async def event_types(scene: Scene) -> None:
+    store = SqlEventTypeStore(scene.stores.database)
+    for name in ("a", "b"):
+        await store.put(EventTypeRecord(type=name))
+    await store.list(limit=10, before="b")
+
+
+async def drop_events(scene: Scene) -> None:
+    await scene.stores.subscriptions.delete(scene.subscription.id)
+    dropped = await SqlRetentionStore(scene.stores.database).drop_events(
+        before=LATER, passed=Cursor(9), limit=10, max_bytes=2**20, most_owed=10
+    )
+    assert (dropped.events, len(dropped.owing)) == (3, 1)
+
+
+async def drop_deliveries(scene: Scene) -> None:
+    assert await SqlRetentionStore(scene.stores.database).drop_deliveries(before=LATER, limit=10) == 1
+
+
+async def drop_others(scene: Scene) -> None:
+    store = SqlRetentionStore(scene.stores.database)
+    await store.drop_attempts(before=LATER, limit=10)
+    await store.drop_remains(before=LATER, limit=10)
 
 
 DUE, ORDER = "deliveries_due", "deliveries_in_order"
@@ -125,8 +207,62 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         listing(event_id="e", subscription_id="s", status=DeliveryStatus.DEAD, resume="z"),
         {"deliveries_event"},
     ),
+    "what became of an event": (
+        lambda scene: scene.stores.desk.outcomes(scene.event, libraries=None, limit=50, before=None),
+        {
+            "deliveries_event",
+            "sqlite_autoindex_subscriptions_1",
+            *("SCAN numbered", "SCAN (subquery-3)", "USE TEMP B-TREE FOR ORDER BY"),  # as many as the event has
+        },
+    ),
     "retry, cancel, forget": (steer, set()),
     "redeliver": (redeliver, {"deliveries_dead_of", "deliveries_replay", "SCAN log"}),
+    "look for a replay": (looking(), {"SCAN log"}),
+    "look for the undelivered": (looking(undelivered=True), {"SCAN log", "deliveries_event"}),
+    "replay": (
+        replay,
+        {"SCAN log", "SCAN anon_1", "SCAN anon_2", "deliveries_replay", "replays_unfinished", "deliveries_event"},
+    ),
+    "due, replayed": (
+        lambda scene: scene.stores.deliveries.due("s", now=NOON, limit=10, replayed=True),
+        {DUE, "deliveries_forced"},
+    ),
+    # Tallies are all that was settled within seconds.
+    "fold": (fold, {"SCAN tallies"}),
+    "drop old rollups": (drop_old, {"SCAN tallies", "rollups_newest"}),
+    "rollups of all": (rollups(until=NOON, resume=PLACE), {"SCAN tallies"}),
+    "rollups of one": (rollups(subscription_id="s", grouping=Grouping.TYPE, resume=PLACE), {"SCAN tallies"}),
+    "rollups of each": (
+        rollups(grouping=Grouping.SUBSCRIPTION, until=NOON, resume=PLACE),
+        {"SCAN tallies", "rollups_newest"},
+    ),
+    "rollups for a confined key": (
+        rollups(grouping=Grouping.LIBRARY, libraries=frozenset({"a"})),
+        {"SCAN tallies", "rollups_newest"},
+    ),
+    "how a subscription stands": (
+        lambda scene: SqlRollups(scene.stores.database).standing("s", since=NOON),
+        {"SCAN tallies", DUE},
+    ),
+    # As many as there are subscriptions.
+    "how all stand": (
+        lambda scene: SqlRollups(scene.stores.database).overview(),
+        {"SCAN delivery_counts", "SCAN subscriptions", "lanes_open", DUE},
+    ),
+    "event types": (event_types, {"event_types_created", "SCAN log"}),
+    "drop events": (drop_events, {"deliveries_leaving", "SCAN log"}),
+    "drop deliveries": (drop_deliveries, {"deliveries_settled"}),
+    "drop the rest": (
+        drop_others,
+        {
+            "attempts_started",
+            "replays_created",
+            "deliveries_replay",
+            "tombstones_cursor",
+            "deliveries_subscription",
+            "SCAN log",
+        },
+    ),
     "cancel orphans": (cancel_orphans, {DUE, "tombstones_owing", "SCAN log"}),
 }
 
@@ -157,6 +293,8 @@ def carrier(step: str) -> str | None:
         name = step.split(" INDEX ")[1].split(maxsplit=1)[0]
         is_by_key = name.startswith("sqlite_autoindex") and step.startswith("SEARCH")
         return None if is_by_key else name
+    if "CONSTANT ROW" in step:
+        return None  # those that the statement itself brings
     return step if step.startswith(("SCAN", "USE TEMP B-TREE")) else None
 
 

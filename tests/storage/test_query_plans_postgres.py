@@ -19,7 +19,11 @@ from tests.storage.test_query_plans import HOT, Scene
 INDEXES = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
 SMALL = {"log", "cursors"}
 """Tables of a row or two."""
-WHOLE = {"lanes": {"subscriptions"}}
+WHOLE = {
+    "lanes": {"subscriptions"},
+    "how all stand": {"delivery_counts", "subscriptions"},
+    **{name: {"tallies"} for name, (_, carriers) in HOT.items() if "SCAN tallies" in carriers},
+}
 """What is asked for all rows there are."""
 
 # Copies of rows that are there, each with what makes it another.

@@ -218,8 +218,8 @@ async def test_settling_a_large_batch_takes_as_many_statements_as_a_small_one(st
             batch.append(a_settlement(delivery, verdict))
     with statements() as seen:
         await stores.deliveries.settle(batch)
-    # Owners, deliveries, update, attempts, lanes; then the log's: head, events, head.
-    assert len([statement for statement in seen if not statement.startswith("BEGIN")]) == 8
+    # Owners, deliveries, update, attempts, tally, lanes; then the log's: head, events, head.
+    assert len([statement for statement in seen if not statement.startswith("BEGIN")]) == 9
     assert len(batch) == 400
 
 
@@ -248,8 +248,17 @@ async def test_what_is_known_of_a_receiver_is_forgotten_when_its_subscription_le
     await stores.settle(delivery, Retry(LATER), health=BAD)
     await stores.subscriptions.change(subscription.id, lambda now: replace(now, description="x"), "gateway.test.a")
     await stores.subscriptions.change(subscription.id, lambda now: paused(now, NOON), "gateway.test.b")
-    await stores.subscriptions.change(subscription.id, lambda now: resumed(now, LATER), "gateway.test.c")
+    await stores.subscriptions.change(subscription.id, lambda now: resumed(now, NOON), "gateway.test.c")
     assert await health_of(stores, subscription.id) == BAD
     elsewhere = "https://elsewhere.example/"
     await stores.subscriptions.change(subscription.id, lambda now: replace(now, url=elsewhere), "gateway.test.d")
     assert await health_of(stores, subscription.id) == Health()
+
+
+async def test_time_paused_leads_a_failing_receiver_no_nearer_to_being_disabled(stores: Stores) -> None:
+    subscription = await stores.subscribe()
+    [delivery] = await stores.owed(subscription)
+    await stores.settle(delivery, Retry(LATER), health=BAD)
+    await stores.subscriptions.change(subscription.id, lambda now: paused(now, NOON), "gateway.test.a")
+    await stores.subscriptions.change(subscription.id, lambda now: resumed(now, LATER), "gateway.test.b")
+    assert await health_of(stores, subscription.id) == replace(BAD, failing_since=LATER)

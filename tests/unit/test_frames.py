@@ -2,12 +2,14 @@
 
 import json
 
+import httpx
 import pytest
-from httpx_sse._decoders import SSEDecoder
+from httpx_sse import EventSource
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.http.frames import SseEncoding, data, frame
+from gateway.http.frames import MEDIA_TYPE, SseEncoding, data, frame
+from gateway.http.messages import SocketEncoding
 from tests.builders import an_event
 from tests.whatwg import Dispatched, interpret
 
@@ -24,6 +26,7 @@ def lines_joined(text: str) -> str:
 @example("a\r\nb\rc\nd")
 @example("\r")
 @example("\n\n")
+@example("")
 @example("\ufeff leading and trailing ")
 @example("id: 1\n\nevent: forged\ndata: x\n\n")
 def test_data_comes_back_as_it_was_but_for_its_line_endings(text: str) -> None:
@@ -45,7 +48,9 @@ def test_no_value_smuggles_a_field_in(event: str, cursor: str) -> None:
 
 def test_a_megabyte_of_newlines_is_split_and_joined_again() -> None:
     text = "\n" * 2**20
-    assert interpret(frame(value=text.encode())).events == [Dispatched("message", text, "")]
+    body = frame(value=text.encode())
+    assert interpret(body).events == [Dispatched("message", text, "")]
+    assert [got.data for got in by_httpx_sse(body)] == [text]
 
 
 @given(st.dictionaries(st.text(), st.text() | st.integers() | st.none()))
@@ -56,11 +61,43 @@ def test_an_event_comes_back_whole(content: dict[str, str | int | None]) -> None
     assert got.data.encode() == event.body
 
 
-def test_httpx_sse_reads_the_same() -> None:
-    decoder = SSEDecoder()
-    text = NAMED.event(an_event(data=b'{"a":"b"}'), "k3v9-1").decode()
-    [got] = [found for line in text.splitlines() if (found := decoder.decode(line)) is not None]
-    assert (got.event, got.id, json.loads(got.data)["data"]) == ("document.added", "k3v9-1", {"a": "b"})
+def by_httpx_sse(body: bytes) -> list[Dispatched]:
+    """What httpx-sse makes of *body*; it shows frames without data too, which fire nothing in a browser."""
+    response = httpx.Response(200, headers={"content-type": f"{MEDIA_TYPE}; charset=utf-8"}, content=body)
+    return [Dispatched(got.event, got.data, got.id) for got in EventSource(response).iter_sse()]
+
+
+@given(TEXT)
+@example("a\r\nb\rc\nd")
+@example("\r")
+@example("\ufeff leading and trailing ")
+@example("\x85\u2028\u2029\x0b\x0c\x1c\0")
+@example("")
+def test_httpx_sse_reads_the_same(text: str) -> None:
+    body = SseEncoding().opening(3_000) + frame(value=text.encode(), event="t", cursor="7")
+    assert by_httpx_sse(body)[-1] == Dispatched("t", lines_joined(text), "7")
+
+
+@given(event=st.text(), cursor=st.text())
+@example(event="x\ndata: forged\n\n", cursor="1\nretry: 0")
+@example(event="\ud800", cursor="1\0")
+def test_httpx_sse_is_smuggled_nothing(event: str, cursor: str) -> None:
+    [got] = by_httpx_sse(frame(value=b"{}", event=event, cursor=cursor))
+    assert got == interpret(frame(value=b"{}", event=event, cursor=cursor)).events[0] or event == ""
+
+
+@given(st.dictionaries(st.text(st.characters() | st.sampled_from("\ud800\0\r\n\u2028")), st.integers()))
+def test_a_message_of_a_socket_carries_the_same_event(content: dict[str, int]) -> None:
+    event = an_event(data=json.dumps(content, ensure_ascii=not _is_writable(content)).encode())
+    message = json.loads(SocketEncoding().event(event, "k3v9-1"))
+    assert message.pop("data") == content
+    same = {**json.loads(event.body), "type": "event", "event_type": event.type, "cursor": "k3v9-1"}
+    del same["data"]
+    assert message == same
+
+
+def _is_writable(content: dict[str, int]) -> bool:
+    return "".join(content).encode("utf-8", "replace").decode() == "".join(content)
 
 
 def test_unnamed_events_fire_as_messages() -> None:

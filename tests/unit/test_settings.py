@@ -1,8 +1,10 @@
 """A bad setting is told in one line that names it; nothing else about it may be surprising."""
 
+import json
 import os
 
 import pytest
+from cryptography.fernet import Fernet
 
 from gateway.settings import RETRY_SCHEDULE, BadSetting, load
 
@@ -39,8 +41,12 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_DELIVERY_AGE_SECONDS", "0", "greater than 0"),
         ("STREAM_HEARTBEAT_SECONDS", "0", "greater than 0"),
         ("MAX_STREAMS", "-1", "0"),
+        ("EVENT_RETENTION_SECONDS", "0", "greater than 0"),
+        ("ATTEMPT_RETENTION_SECONDS", "inf", "3153600000"),
         ("LOG_FORMAT", "xml", "json"),
-        ("SECRET_KEY", '["c2VjcmV0"]', "encrypted"),
+        ("SECRET_KEY", '["c2VjcmV0"]', "item 0"),
+        ("SECRET_KEY", '["correct-horse-battery", "too-short"]', "item 1): expected a Fernet key, or any passphrase"),
+        ("SECRET_KEY", "correct-horse-battery", "JSON"),
     ],
 )
 def test_a_bad_setting_is_named_in_one_line_that_says_what_is_wrong(
@@ -55,11 +61,23 @@ def test_a_bad_setting_is_named_in_one_line_that_says_what_is_wrong(
     assert "\n" not in line
 
 
-def test_a_bad_key_is_not_repeated_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GATEWAY_ADMIN_KEY", "se cret")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ADMIN_KEY", "se cret"), ("SECRET_KEY", '["se cret"]'), ("SECRET_KEY", "se cret"), ("SECRET_KEY", '["se cret')],
+)
+def test_a_bad_key_is_not_repeated_in_the_message(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"GATEWAY_{name}", value)
     with pytest.raises(BadSetting) as bad:
         load()
     assert "se cret" not in str(bad.value)
+
+
+def test_a_secret_key_is_a_fernet_key_or_a_passphrase_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [Fernet.generate_key().decode(), "correct horse battery"]
+    monkeypatch.setenv("GATEWAY_SECRET_KEY", json.dumps(keys))
+    settings = load()
+    assert [key.get_secret_value() for key in settings.secret_key] == keys
+    assert all(key not in repr(settings) for key in keys)
 
 
 def test_without_any_variable_the_defaults_are_those_of_the_contract() -> None:

@@ -1,11 +1,18 @@
 """The figures: what counts, and that they stay few."""
 
+from datetime import timedelta
+
 import pytest
 
 from gateway.events import Cursor, Draft
 from gateway.ports import Appended, IdTaken, Receipt
-from gateway.statistics import MAX_TYPES, CountedPublisher, Counters, Share
+from gateway.statistics import MAX_TYPES, CountedPublisher, Counters, DeliveryTally, Share
 from tests.builders import a_draft
+from tests.fakes.clock import START
+from tests.fakes.deliveries import a_delivery, an_attempt
+from webhooks.deliveries import Settlement
+from webhooks.endpoints import Health
+from webhooks.verdicts import Delivered
 
 
 def accepted(drafts: list[Draft], *, duplicate: bool = False) -> tuple[Receipt, ...]:
@@ -91,3 +98,15 @@ async def test_a_publisher_that_counts_answers_what_it_was_answered() -> None:
     with pytest.raises(RuntimeError, match="refused"):
         await publisher.publish([])
     assert (counters.figures()["total_published"], counters.figures()["queue_size"]) == (1, 7)
+
+
+def test_a_replay_counts_and_says_nothing_about_how_long_an_event_takes() -> None:
+    tally, counters = DeliveryTally(), Counters()
+    counters.add(lambda: tally.share(subscriptions=1, behind=0))
+    later = START + timedelta(seconds=2)
+    for delivery in (a_delivery(1), a_delivery(2, replay_id="rpl_1", replayed=True)):
+        settlement = Settlement(delivery=delivery, attempt=an_attempt(), verdict=Delivered(), health=Health(), at=later)
+        tally.count([settlement])
+    figures = counters.figures()
+    assert (figures["total_delivered"], figures["webhook_attempts"]) == (2, 2)
+    assert figures["average_delivery_latency_ms"] == 2000.0

@@ -18,10 +18,11 @@ from gateway.events import Cursor, Page, Position
 from gateway.filters import Candidate, Filter, Matcher
 from gateway.filters.narrowing import narrowed
 from gateway.http.frames import SseEncoding
+from gateway.http.messages import SocketEncoding
 from gateway.storage.memory import MemoryEventLog
 from gateway.streams.hub import Hub, Sheet
 from gateway.streams.past import BLOCK_EVENTS
-from gateway.streams.sinks import Reader
+from gateway.streams.sinks import End, Reader, StreamEncoding
 from gateway.streams.starting import LastEventId, Since
 from gateway.streams.stream import OPENING_SECONDS, State, Stream
 from gateway.streams.streaming import KEY_REVOKED, Streams, Wish
@@ -38,7 +39,7 @@ class ScriptedLog(MemoryEventLog):
 
     def __init__(self, bus: MemoryBus | None, clock: HandClock) -> None:
         super().__init__(bus, epoch=EPOCH, clock=clock)
-        self.reads = 0
+        self.reads = self.positions = 0
         self.fails = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -52,6 +53,7 @@ class ScriptedLog(MemoryEventLog):
         return page
 
     async def position(self) -> Position:
+        self.positions += 1
         if self.fails:
             raise OSError("the disk is away")
         return await super().position()
@@ -65,6 +67,7 @@ class Paper:
         self._sheets: list[Sheet] = []
         self.is_busy = False
         self.ended = self.aborted = False
+        self.why: End | None = None
         self.room: int | None = None
         """Bytes it takes before it is busy; None: any number."""
 
@@ -83,11 +86,12 @@ class Paper:
             self.is_busy = False
             self.reader.became_ready()
 
-    def end(self, sheet: Sheet) -> None:
+    def end(self, sheet: Sheet, why: End) -> None:
         self.write(sheet)
         self.ended = True
+        self.why = why
 
-    def abort(self) -> None:
+    def cut_off(self, why: End) -> None:
         self.aborted = True
 
     @property
@@ -128,8 +132,15 @@ class World:
         head = (await self.log.position()).head
         await until(lambda: self.streams.hub.cursor == head)
 
-    def wish(self, *, start: LastEventId | Since | None = None, key_id: str = "key_1", **words: Any) -> Wish:
-        return Wish(filter=Filter.parse(**words), libraries=None, encoding=SseEncoding(), key_id=key_id, start=start)
+    def wish(
+        self,
+        *,
+        start: LastEventId | Since | None = None,
+        key_id: str = "key_1",
+        encoding: StreamEncoding = SseEncoding(),  # noqa: B008 - a value
+        **words: Any,
+    ) -> Wish:
+        return Wish(filter=Filter.parse(**words), libraries=None, encoding=encoding, key_id=key_id, start=start)
 
     async def open(self, after: int | None = None, *, room: int | None = None, **words: Any) -> tuple[Stream, Paper]:
         start = None if after is None else LastEventId(f"{EPOCH}-{after}")
@@ -232,6 +243,27 @@ async def test_readers_that_come_back_together_share_their_reads(forgetful: Worl
     for place, (_, paper) in enumerate(opened):
         assert paper.written.count(b"\ndata: ") == total - place
     assert opened[199][1].places == list(range(200, total + 1))
+
+
+async def test_a_storm_of_readers_that_come_back_asks_the_log_a_few_questions_in_all(forgetful: World) -> None:
+    """Two thousand, by either way and by several filters, for the same thousand events."""
+    for _ in range(10):
+        await forgetful.publish(100)
+    await forgetful.settle()
+    wishes = [
+        forgetful.wish(start=LastEventId(f"{EPOCH}-0"), encoding=encoding, types=types)
+        for encoding in (SseEncoding(), SocketEncoding())
+        for types in (None, ["document.*"])
+        for _ in range(500)
+    ]
+    openings = await asyncio.gather(*(forgetful.streams.open(wish) for wish in wishes))
+    papers = [Paper(opening.stream) for opening in openings]
+    for opening, paper in zip(openings, papers, strict=True):
+        opening.begin(paper)
+    await until(lambda: all(opening.stream.state is State.LIVE for opening in openings))
+    assert forgetful.log.reads <= 8
+    assert forgetful.log.positions <= 2 + 1  # the tail's own among them
+    assert {paper.written.count(b"evt_") for paper in papers} == {1_000}
 
 
 async def test_who_stops_waiting_for_a_page_does_not_take_it_from_the_others(forgetful: World) -> None:

@@ -17,8 +17,9 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import MalformedInput
+from gateway.http.wire.closing import PATIENCE_SECONDS
 from gateway.streams.hub import Sheet
-from gateway.streams.sinks import Reader
+from gateway.streams.sinks import End, Reader
 
 EXTENSION: Final = "gateway.detach"
 PROTOCOL: Final = "protocol"
@@ -27,8 +28,6 @@ BUFFER_BYTES = 128 * 2**10
 """Waiting for one reader at most, and again in the kernel, which by itself would take megabytes."""
 DEAD_PEER_MS = 60_000
 """For so long a peer may acknowledge nothing, or keep its window shut, before the kernel ends the connection."""
-PATIENCE_SECONDS = 1.5
-"""For a reader to take the end of its stream."""
 
 Scope = Mapping[str, Any]
 
@@ -47,6 +46,12 @@ class StreamProtocol(HttpToolsProtocol):
         """The protocol that serves the request of *scope*; None under any other server."""
         found = (scope.get("extensions") or {}).get(EXTENSION, {}).get(PROTOCOL)
         return found if isinstance(found, StreamProtocol) else None
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # The connection has another protocol now. No circle for the garbage collector, and nothing kept for no use.
+        self.scope["extensions"].clear()
+        self.parser = None  # type: ignore[assignment] # as uvicorn itself does
 
     def prepare(self, scope: Scope) -> None:
         """Make ready to detach; before the response to the request of *scope* starts.
@@ -138,17 +143,17 @@ class DetachedSink:
         if not self._transport.is_closing():
             self._transport.write(sheet.chunk if self._chunked else sheet.text)
 
-    def end(self, sheet: Sheet) -> None:
+    def end(self, sheet: Sheet, why: End) -> None:
         if self._transport.is_closing():
             return
-        if sheet.size:
-            self.write(sheet)
-        if self._chunked:
-            self._transport.write(b"0\r\n\r\n")
+        # In one write: at the end of a process thousands of these are done at once.
+        last_chunk = b"0\r\n\r\n" if self._chunked else b""
+        words = b"" if not sheet.size else sheet.chunk if self._chunked else sheet.text
+        self._transport.write(words + last_chunk)
         self._transport.close()
         asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._transport.abort)
 
-    def abort(self) -> None:
+    def cut_off(self, why: End) -> None:
         self._transport.abort()
 
     def pause(self) -> None:

@@ -12,7 +12,7 @@ from litestar.types import Receive, Scope, Send, TypeEncodersMap
 
 from gateway.http.frames import MEDIA_TYPE
 from gateway.http.wire.detached import StreamProtocol
-from gateway.http.wire.plain import PlainSink
+from gateway.http.wire.plain import PlainStream
 from gateway.streams.streaming import Opening
 
 HEADERS: Final[Mapping[str, str]] = {
@@ -95,7 +95,7 @@ class _Serving(ASGIResponse):
             if sink is not None:
                 opening.begin(sink)
             else:
-                plain = PlainSink(opening.stream)
+                plain = PlainStream(opening.stream)
                 opening.begin(plain)
                 await plain.serve(receive, send)
         finally:

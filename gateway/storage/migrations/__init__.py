@@ -11,8 +11,8 @@ from gateway.errors import StorageUnavailable
 from gateway.storage.tables import metadata
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the database behind *connection* to the newest version, in the transaction that is open on it.
+def upgrade(connection: Connection, *, to: str = "head") -> None:
+    """Bring the database behind *connection* to the newest version, or *to*, in the transaction that is open on it.
 
     Raises:
         StorageUnavailable: it is of a version that is not known here, so of a newer gateway.
@@ -21,7 +21,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     except CommandError as error:
         raise StorageUnavailable(f"The database was made by a newer gateway: {error}") from error
 

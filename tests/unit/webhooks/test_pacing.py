@@ -45,8 +45,29 @@ def test_after_a_rest_there_is_no_burst() -> None:
         now = pace.next_at(now)
         pace.spend(now)
         starts.append(now)
-    assert [later - earlier for earlier, later in pairwise(starts)][1:] == [SECOND / 10] * 3
-    assert starts[1] - starts[0] >= timedelta(milliseconds=80)
+    assert [later - earlier for earlier, later in pairwise(starts)] == [SECOND / 10] * 4
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.5, 3, 60, 1_000])
+def test_after_a_rest_the_second_is_a_whole_turn_later_at_any_rate(rate: float) -> None:
+    pace = Pace(rate)
+    pace.spend(START)
+    now = START + 1_000 * SECOND
+    pace.spend(now)
+    assert pace.next_at(now) == now + SECOND / rate
+
+
+def test_another_rate_counts_from_the_last_attempt_and_buys_none() -> None:
+    pace = Pace(0.01)
+    pace.spend(START)
+    for rate in (0.02, None, 0.01, 0.02):
+        pace.change(rate)
+    assert pace.next_at(START + SECOND) == START + 50 * SECOND
+    pace.change(None)
+    assert pace.next_at(START + SECOND) == START + SECOND
+    pace.spend(START + SECOND)
+    pace.change(1)
+    assert pace.next_at(START + SECOND) == START + 2 * SECOND
 
 
 def test_without_a_rate_everything_may_go_now() -> None:
@@ -128,14 +149,16 @@ class SlowStore(MemoryDeliveryStore):
         self.asked = asyncio.Event()
         self.answer = asyncio.Event()
 
-    async def due(self, endpoint_id: str, *, now: datetime, limit: int) -> Due:
-        found = await super().due(endpoint_id, now=now, limit=limit)
+    async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
+        found = await super().due(endpoint_id, now=now, limit=limit, replayed=replayed)
         self.asked.set()
         await self.answer.wait()
         return found
 
-    async def queue(self, endpoint_id: str, *, limit: int, per_library: int = 1) -> tuple[Delivery, ...]:
-        found = await super().queue(endpoint_id, limit=limit, per_library=per_library)
+    async def queue(
+        self, endpoint_id: str, *, limit: int, per_library: int = 1, replayed: bool = False
+    ) -> tuple[Delivery, ...]:
+        found = await super().queue(endpoint_id, limit=limit, per_library=per_library, replayed=replayed)
         self.asked.set()
         await self.answer.wait()
         return found

@@ -94,6 +94,18 @@ async def test_no_secret_is_kept_with_the_attempt() -> None:
     assert "hunter2" not in repr(attempt) + repr(ENDPOINT) + repr(sender.__dict__)
 
 
+async def test_a_receiver_that_answers_with_what_it_was_sent_tells_no_header_of_its_owner() -> None:
+    endpoint = replace(ENDPOINT, headers={"x-token": "hunter2!", "authorization": "Bearer swordfish", "x-env": "prod"})
+    # The cut at 4 KiB falls into a secret.
+    said = b"x" * 4_090 + b"swordfish Bearer swordfish hunter2! prod"
+    answer = httpx.Response(500, headers={"x-seen": "token=swordfish"}, content=said)
+    attempt = await a_sender(lambda _: answer).send(DELIVERY, endpoint)
+    assert attempt.response_headers["x-seen"] == "token=***"
+    assert attempt.response_body == b"x" * 4_090 + b"*** **"
+    short = await a_sender(lambda _: httpx.Response(500, content=said[4_090:])).send(DELIVERY, endpoint)
+    assert short.response_body == b"*** *** *** prod"
+
+
 async def test_the_number_goes_on_over_all_attempts() -> None:
     attempt = await a_sender(lambda _: httpx.Response(500)).send(replace(DELIVERY, attempt_count=11), ENDPOINT)
     assert (attempt.number, attempt.status_code) == (12, 500)

@@ -22,6 +22,7 @@ from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.postgres.commits import InOrder
 from gateway.storage.engines.postgres.duty import on_duty
 from gateway.storage.engines.postgres.server import FAULTS, WORK_SECONDS, check_url, engine, may_be_repeated
+from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
@@ -34,8 +35,15 @@ ATTEMPTS = 5
 class PostgresDatabase(Database):
     """Shared with other processes."""
 
-    def __init__(self, url: str, *, clock: Clock = system_clock, work_seconds: float = WORK_SECONDS) -> None:
-        super().__init__(clock=clock)
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock = system_clock,
+        seal: Seal | None = PLAIN,
+        work_seconds: float = WORK_SECONDS,
+    ) -> None:
+        super().__init__(clock=clock, seal=seal)
         check_url(url)
         self._url = url
         self._work_seconds = work_seconds
@@ -46,7 +54,7 @@ class PostgresDatabase(Database):
             self._writers = _stays_open(stack, engine(self._url, writers=True))
             self._readers = _stays_open(stack, engine(self._url, writers=False))
             try:
-                await self._migrate()
+                await self._prepare()
             except FAULTS as error:
                 raise unavailable("opened", error) from error
             stack.push_async_callback(self._settled)
@@ -89,7 +97,7 @@ class PostgresDatabase(Database):
         """
         async with asyncio.timeout(self._work_seconds), self._writers.connect() as connection:
             begun = await connection.begin()
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, self.seal)
             result = await work(transaction)
             if not durable and not transaction.appended:
                 # Events are shown to readers at once: their places must not be given out anew after a crash.
@@ -109,13 +117,14 @@ class PostgresDatabase(Database):
             self._commits.end(turn, committed=True)
             return result
 
-    async def _migrate(self) -> None:
+    async def _prepare(self) -> None:
         """One process at a time; the others find it done."""
         async with self._writers.begin() as connection:
             await connection.execute(_NO_HURRY)
             await connection.execute(_ONE_AT_A_TIME)
             await connection.run_sync(migrations.upgrade)
             await connection.run_sync(migrations.in_byte_order)
+            await self._fit_seal(connection)
 
 
 _MAY_BE_LOST = text("SET LOCAL synchronous_commit = off")

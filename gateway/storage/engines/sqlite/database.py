@@ -17,6 +17,7 @@ from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.sqlite import file
 from gateway.storage.engines.sqlite.driver import InPlace, InThread
 from gateway.storage.engines.sqlite.own_loop import OwnLoop
+from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
@@ -26,8 +27,8 @@ T = TypeVar("T")
 class SqliteDatabase(Database):
     """Held by this process alone. Writes take turns, in the order in which they came."""
 
-    def __init__(self, url: str, *, clock: Clock = system_clock) -> None:
-        super().__init__(clock=clock)
+    def __init__(self, url: str, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> None:
+        super().__init__(clock=clock, seal=seal)
         self._path = _path_of(url)
         self._writing = asyncio.Lock()
         self._durable = True
@@ -44,7 +45,7 @@ class SqliteDatabase(Database):
             self._readers = file.engine(self._path, writer=False, where=InThread)
             stack.push_async_callback(self._readers.dispose)
             try:
-                await self._own.run(self._migrate())
+                await self._own.run(self._prepare())
             except DBAPIError as error:
                 raise unavailable("opened", error) from error
             checkpoints = asyncio.create_task(file.Checkpoints(self._path, self._writing).run(), name="checkpoints")
@@ -83,15 +84,18 @@ class SqliteDatabase(Database):
                     await file.set_durable(connection, durable)
                     self._durable = durable
                 async with connection.begin():
-                    transaction = Transaction(connection)
+                    transaction = Transaction(connection, self.seal)
                     result = await work(transaction)
         except DBAPIError as error:
             raise unavailable("written to", error) from error
         return transaction.appended, result
 
-    async def _migrate(self) -> None:
+    async def _prepare(self) -> None:
         async with self._writer.begin() as connection:
             await connection.run_sync(migrations.upgrade)
+            was_sealed = await self._fit_seal(connection)
+        if was_sealed:
+            await file.empty_wal(self._writer)
 
 
 def _path_of(url: str) -> Path:

@@ -62,6 +62,7 @@ def engine(database: Path, *, writer: bool, where: Callable[[], Runs]) -> AsyncE
         pool_size=1 if writer else READERS,
         max_overflow=0,
         pool_timeout=30,
+        hide_parameters=True,  # secrets are among them; errors and debug logs would print those that are text
     )
 
     def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
@@ -85,6 +86,7 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA wal_autocheckpoint = 0",  # `Checkpoints` runs them apart from the writer
     "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",  # what is replaced or deleted is not to be found in the file any more
     "PRAGMA busy_timeout = 5000",
     "PRAGMA cache_size = -65536",  # KiB
     "PRAGMA temp_store = MEMORY",
@@ -102,6 +104,12 @@ async def _driver(connection: AsyncConnection) -> DriverConnection:
     """Past SQLAlchemy, which would begin a transaction around what is executed."""
     driver: Any = (await connection.get_raw_connection()).driver_connection
     return cast("DriverConnection", driver)
+
+
+async def empty_wal(writer: AsyncEngine) -> None:
+    """Move all of the write-ahead log into the database, and cut it to nothing."""
+    async with writer.connect() as connection:
+        await _checkpoint(connection, "TRUNCATE")
 
 
 class Checkpoints:
@@ -142,4 +150,8 @@ class Checkpoints:
 
     async def _checkpoint(self, mode: str) -> None:
         async with self._engine.connect() as connection:
-            await (await _driver(connection)).run(lambda raw: raw.execute(f"PRAGMA wal_checkpoint({mode})").fetchall())
+            await _checkpoint(connection, mode)
+
+
+async def _checkpoint(connection: AsyncConnection, mode: str) -> None:
+    await (await _driver(connection)).run(lambda raw: raw.execute(f"PRAGMA wal_checkpoint({mode})").fetchall())

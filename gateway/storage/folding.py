@@ -1,0 +1,129 @@
+"""Tallies added to the rollups, and rollups that are old enough dropped: in the background, a little at a time.
+
+tallies ──fold──▶ minute, hour, day × (everything, each type, each library) × (its subscription, all together)
+
+One transaction adds some tallies and deletes them, so each is counted once, however late it comes; no interval is ever
+closed. Names beyond as many as are counted go under the empty one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Interval
+from gateway.storage import rollup_rows
+from gateway.storage.database import Database, Transaction
+from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, summed
+from gateway.storage.rows import within
+from gateway.storage.tables import rollups, tallies
+from gateway.storage.tallies import Source, decoded, merge
+
+SOURCES_AT_ONCE = 100
+"""Each is up to nine rollups of its own, in one transaction: publishers must not wait long for it."""
+BYTES_AT_ONCE = 256 * 2**10
+TALLIES_AT_ONCE = 1_000
+ROWS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """The background's half of the rollups, over a `Database`."""
+
+    database: Database
+    most_names: int = MOST_NAMES
+    most_names_of_all: int = MOST_NAMES_OF_ALL
+    sources_at_once: int = SOURCES_AT_ONCE
+    rows_at_once: int = ROWS_AT_ONCE
+
+    async def fold(self) -> bool:
+        """Add some tallies to the rollups. False: there were none."""
+
+        async def work(transaction: Transaction) -> bool:
+            connection = transaction.connection
+            ids, found = await _some_tallies(connection, self.sources_at_once)
+            if not ids:
+                return False
+            await self._add(connection, found)
+            await connection.execute(delete(tallies).where(tallies.c.id.in_(ids)))
+            return True
+
+        # What a power failure takes back is a tally again.
+        return await self.database.write(work, durable=False)
+
+    async def drop_old(self, now: datetime) -> bool:
+        """Drop some rollups that have been kept for long enough. False: there were none."""
+
+        async def work(transaction: Transaction) -> bool:
+            for interval in Interval:
+                if rows := await _old(transaction.connection, interval, now - interval.kept, self.rows_at_once):
+                    await transaction.connection.execute(_DROP, rows)
+                    return True
+            return False
+
+        return await self.database.write(work, durable=False)
+
+    async def _add(self, connection: AsyncConnection, found: Mapping[Source, Figures]) -> None:
+        wanted = summed(found, *Interval)
+        others = {key._replace(name=OTHERS) for key in wanted}
+        kept = await rollup_rows.kept(connection, wanted.keys() | others)
+        bounded = await self._bounded(connection, wanted, kept)
+        for key, figures in bounded.items():
+            if key in kept:
+                figures.add(kept[key])
+        await rollup_rows.put(connection, bounded)
+
+    async def _bounded(
+        self, connection: AsyncConnection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
+    ) -> dict[Key, Figures]:
+        """*wanted*, but what has no name yet, where there are as many as there may be, under `OTHERS`."""
+        fresh = [key for key in wanted if key not in kept and key.dimension != ALL]
+        named = await rollup_rows.names(connection, {key.group for key in fresh})
+        bounded = {key: wanted[key] for key in wanted.keys() - set(fresh)}
+        for key in fresh:
+            most = self.most_names_of_all if key.subscription_id == EVERYBODY else self.most_names
+            if named[key.group] < most:
+                named[key.group] += 1
+                bounded[key] = wanted[key]
+            else:
+                bounded.setdefault(key._replace(name=OTHERS), Figures()).add(wanted[key])
+        return bounded
+
+
+async def _some_tallies(connection: AsyncConnection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
+    """The oldest, of at most *most* sources together, but one tally at least. They are held until the transaction ends:
+    who folds beside this waits for the same ones, and finds them gone."""
+    sizes = select(tallies.c.id, func.length(tallies.c.figures)).order_by(tallies.c.id).limit(TALLIES_AT_ONCE)
+    last = within([(id_, size) for id_, size in await connection.execute(sizes.with_for_update())], BYTES_AT_ONCE)
+    ids: list[int] = []
+    found: dict[Source, Figures] = {}
+    if last is not None:
+        oldest = select(tallies).where(tallies.c.id <= last).order_by(tallies.c.id).with_for_update()
+        for row in await connection.execute(oldest):
+            some = decoded(row.figures)
+            if found and len(found.keys() | {each.source for each in some}) > most:
+                break
+            merge(found, some)
+            ids.append(row.id)
+    return ids, found
+
+
+async def _old(connection: AsyncConnection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
+    """Primary keys of some that began before *before*, as parameters of `_DROP`."""
+    for dimension in (ALL, TYPE, LIBRARY):
+        some = (
+            select(*_PRIMARY)
+            .where(rollups.c.interval == interval.value, rollups.c.dimension == dimension, rollups.c.start < before)
+            .order_by(rollups.c.start)
+            .limit(limit)
+        )
+        if rows := (await connection.execute(some)).all():
+            return [{f"old_{name}": value for name, value in row._asdict().items()} for row in rows]
+    return []
+
+
+_PRIMARY = tuple(rollups.c[name] for name in Key._fields)
+_DROP = delete(rollups).where(*(each == bindparam(f"old_{each.name}") for each in _PRIMARY))
