@@ -15,7 +15,8 @@ import msgspec
 
 from gateway import metrics
 from gateway.admin_key import ensure_admin_key
-from gateway.bus.memory import MemoryBus
+from gateway.bus import bus_of
+from gateway.duty import Duty
 from gateway.errors import NotFound, Overloaded
 from gateway.events import Page
 from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
@@ -37,9 +38,9 @@ from gateway.rolling_up import RollingUp
 from gateway.settings import Settings
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
-from gateway.storage.database import Database
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk
+from gateway.storage.engines import database_of
 from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.folding import Folding
@@ -78,14 +79,14 @@ class Gateway:
         self._draining = False
 
         seal = Seal([key.get_secret_value() for key in settings.secret_key])
-        self._database = Database(settings.database_url, clock=clock, seal=seal)
-        bus = MemoryBus()
-        self._database.on_commit(bus.announce)
+        self._database = database_of(settings.database_url, clock=clock, seal=seal)
         self.log = SqlEventLog(self._database)
+        self._bus = bus_of(settings.bus, database_url=settings.database_url, log=self.log)
+        self._database.on_commit(self._bus.announce)
         self._keys = SqlKeyStore(self._database)
         self._subscriptions = SqlSubscriptionStore(self._database)
         self._publisher = Publisher(self.log)
-        self._tail = Tail(self.log, bus)
+        self._tail = Tail(self.log, self._bus)
         self._handlers = Handlers(self.log, clock=clock)
         self._counters = Counters()
         self._tally = DeliveryTally()
@@ -100,14 +101,12 @@ class Gateway:
         self._deliveries = SqlDeliveryStore(
             self._database, retry_schedule=tuple(settings.retry_schedule), settled=self._settled
         )
-        self._dispatcher = Dispatcher(
-            self._deliveries,
-            Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock),
-            rules=Rules(
-                max_age=timedelta(seconds=settings.max_delivery_age_seconds),
-                disable_after=timedelta(seconds=settings.disable_after_seconds),
-            ),
+        sender = Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock)
+        rules = Rules(
+            max_age=timedelta(seconds=settings.max_delivery_age_seconds),
+            disable_after=timedelta(seconds=settings.disable_after_seconds),
         )
+        self._dispatcher = Duty(self._database.on_duty, lambda: Dispatcher(self._deliveries, sender, rules=rules))
         self._fanout = Fanout(
             self.log,
             SqlFanoutStore(self._database),
@@ -134,6 +133,11 @@ class Gateway:
             passed=lambda: self._tail.cursor,
             expired=self._dispatcher.changed,
         )
+        self._dispatcher.add("fanout", self._fanout.run)
+        self._dispatcher.add("replays", self._replays.run)
+        self._dispatcher.add("housekeeping", self._housekeeping.run)
+        self._dispatcher.add("rolling_up", self._rolling_up.run)
+        self._dispatcher.add("retention", self._retention.run)
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
         for feed in (self._registry.feed, *feeds):
@@ -143,7 +147,8 @@ class Gateway:
         self._counters.add(self._streams.share)
         self._counters.add(
             lambda: self._tally.share(
-                subscriptions=self._fanout.subscriptions, behind=max(0, self._tail.cursor - self._fanout.cursor)
+                subscriptions=self._fanout.subscriptions,
+                behind=max(0, self._tail.cursor - self._fanout.cursor) if self._dispatcher.is_on else 0,
             )
         )
         requests = Requests()
@@ -153,7 +158,7 @@ class Gateway:
             lambda: metrics.publishing(self._counters, self._publisher),
             lambda: metrics.webhooks(self._tally, self._dispatcher),
             lambda: metrics.of_streams(self._streams),
-            lambda: looks.families(self._tail, self._fanout),
+            lambda: looks.families(self._tail, self._fanout if self._dispatcher.is_on else self._tail),
             requests.families,
             refresh=looks.refresh,
         )
@@ -191,16 +196,13 @@ class Gateway:
         given = self.settings.admin_key
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._database)
+            await stack.enter_async_context(self._bus)
             self.first_key = await ensure_admin_key(
                 self._keys, None if given is None else given.get_secret_value(), self._clock
             )
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._transport)
             self._dispatching = await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
-            await stack.enter_async_context(running("fanout", self._fanout.run))
-            await stack.enter_async_context(running("replays", self._replays.run))
-            await stack.enter_async_context(running("housekeeping", self._housekeeping.run))
-            await stack.enter_async_context(running("rolling_up", self._rolling_up.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
             await self._registry.load(self._event_types)
@@ -247,6 +249,6 @@ class Gateway:
         if self._draining:
             raise Overloaded("The gateway is stopping")
         if self._dispatching.done():
-            # A fault of ours, which has been logged. It cannot be started again: only a restart knows what was sent.
+            # It was drained, and what was sent meanwhile only a restart can tell.
             raise Overloaded("Webhooks are no longer sent: restart the gateway")
         await self.log.position()

@@ -21,6 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from gateway.distribution import Distribution
+from gateway.duty import Duty
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Position
 from gateway.ports import EventLog
@@ -29,7 +30,6 @@ from gateway.statistics import Counters, DeliveryTally, Publishing
 from gateway.streams.streaming import Streams
 from gateway.times import Clock
 from gateway.version import __version__
-from webhooks.dispatcher import Dispatcher
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 OTHER_TYPES: Final = "(other)"
@@ -137,7 +137,7 @@ def publishing(counts: Counters, publisher: Publishing) -> Iterator[Metric]:
     yield gauge("gateway_publish_queue_events", "Events that wait for their commit.", publisher.queue_size)
 
 
-def webhooks(tally: DeliveryTally, dispatcher: Dispatcher) -> Iterator[Metric]:
+def webhooks(tally: DeliveryTally, dispatcher: Duty) -> Iterator[Metric]:
     yield counters("gateway_webhook_attempts", "Attempts, by what became of them.", "outcome", tally.outcomes)
     yield counter("gateway_webhook_delivered", "Deliveries that were delivered.", tally.delivered)
     yield counters("gateway_webhook_dead", "Deliveries that were given up, by reason.", "reason", tally.deaths)

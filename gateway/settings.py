@@ -4,9 +4,12 @@ import ipaddress
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
+
+from gateway.bus import check_bus
+from gateway.storage.engines.postgres.server import POSTGRES, check_url
 
 DAY = 86_400
 LONGEST = 100 * 365 * DAY
@@ -51,8 +54,8 @@ class Settings(BaseSettings):
     """0 takes any free one, and says which."""
     database_url: str = "sqlite:///gateway.db"
     """Where the log and everything else is kept."""
-    bus_url: str = "memory://"
-    """What tells the processes of one gateway of each other's events."""
+    bus_url: str | None = None
+    """What tells the processes of one gateway of each other's events; unset: what the database brings."""
     admin_key: SecretStr | None = None
     """An admin key that always works. Unset: one is made with an empty database, and printed once."""
     secret_key: list[Annotated[SecretStr, AfterValidator(_secret_key)]] = []
@@ -84,16 +87,27 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
-        if not url.startswith("sqlite:///") or url in {"sqlite:///", "sqlite:///:memory:"}:
-            raise ValueError("expected sqlite:///path/to/file.db (four slashes for an absolute path)")
+        if url.startswith(POSTGRES):
+            check_url(url)
+        elif not url.startswith("sqlite:///") or url in {"sqlite:///", "sqlite:///:memory:"}:
+            raise ValueError(
+                "expected sqlite:///path/to/file.db (four slashes for an absolute path) or postgresql://user@host/database"
+            )
         return url
 
     @field_validator("bus_url")
     @classmethod
-    def _known_bus(cls, url: str) -> str:
-        if url != "memory://":
+    def _fitting_bus(cls, url: str | None, others: ValidationInfo) -> str | None:
+        if url is None or "database_url" not in others.data:  # the database is at fault, and named
+            return url
+        check_bus(url)
+        if url != "memory://" and not str(others.data["database_url"]).startswith(POSTGRES):
             raise ValueError("expected memory://, the bus of one process, which is what SQLite serves")
         return url
+
+    @property
+    def bus(self) -> str:
+        return self.bus_url or ("postgres://" if self.database_url.startswith(POSTGRES) else "memory://")
 
     @field_validator("admin_key")
     @classmethod

@@ -1,6 +1,7 @@
 """The live bus of one process: an announcement is a call."""
 
 from collections.abc import Callable
+from typing import Self
 
 import structlog
 
@@ -15,7 +16,17 @@ class MemoryBus:
     def __init__(self) -> None:
         self._listeners: dict[object, Callable[[Page | None], None]] = {}
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
     def announce(self, page: Page) -> None:
+        self.tell(page)
+
+    def tell(self, page: Page | None) -> None:
+        """What another bus has heard, to the listeners in this process."""
         for listener in tuple(self._listeners.values()):
             try:
                 listener(page)

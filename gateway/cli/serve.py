@@ -1,5 +1,6 @@
 """`gateway serve`: run the gateway until it is told to stop."""
 
+import re
 import sys
 
 import click
@@ -8,7 +9,7 @@ from gateway.app import Gateway
 from gateway.errors import GatewayError
 from gateway.http.server import serve
 from gateway.settings import BadSetting, Settings, load
-from gateway.storage.sqlite import DatabaseInUse
+from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
 from gateway.version import __version__
 
@@ -58,4 +59,5 @@ def _banner(gateway: Gateway, host: str, port: int) -> str:
 
 
 def _place(settings: Settings) -> str:
-    return settings.database_url.removeprefix("sqlite:///")
+    """Where the data is, without the password."""
+    return re.sub(r"(://[^:@/]*):[^/]*@", r"\1:***@", settings.database_url.removeprefix("sqlite:///"))

@@ -10,7 +10,7 @@ from gateway.inprocess.handlers import Handlers
 from gateway.publishing import Publisher
 from gateway.registry import CheckedPublisher, Registry
 from gateway.statistics import CountedPublisher, Counters
-from gateway.storage.database import Database
+from gateway.storage.engines import database_of
 from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.log import SqlEventLog
 from gateway.tail import Tail
@@ -22,7 +22,7 @@ async def open_engine(url: str) -> AsyncIterator[Engine]:
     ValueError: *url* is no database that can be used.
     DatabaseInUse: another process has it open.
     """
-    database = Database(url, seal=None)
+    database = database_of(url, seal=None)
     counters = Counters()
     live = MemoryBus()
     log = SqlEventLog(database)

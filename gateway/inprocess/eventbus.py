@@ -51,6 +51,7 @@ Opener = Callable[[str], AbstractAsyncContextManager[Engine]]
 OPENERS: Final[Mapping[str, str]] = {
     "memory": "gateway.inprocess.eventbus:memory_engine",
     "sqlite": "gateway.inprocess.embedded:open_engine",
+    "postgresql": "gateway.inprocess.embedded:open_engine",
 }
 """By the scheme of a URL, who opens it (an `Opener`). Named, not imported: a program that only wants a bus in memory
 does not have to load a database and a web server."""
@@ -75,7 +76,9 @@ class EventBus:
     @staticmethod
     @asynccontextmanager
     async def open(url: str) -> "AsyncIterator[EventBus]":
-        """A bus on the log at *url*: `memory://`, `sqlite:///events.db`. At the end handlers get 5 s to catch up.
+        """A bus on the log at *url*: `memory://`, `sqlite:///events.db`, `postgresql://…`.
+
+        At the end handlers get 5 s to catch up.
 
         Raises:
             ValueError: it is no such URL.

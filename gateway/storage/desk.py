@@ -113,7 +113,9 @@ async def _check_sendable(connection: AsyncConnection, record: DeliveryRecord) -
     """Raises:
     Conflict: there is nothing to send any more, or nobody to send it to.
     """
-    if await connection.scalar(select(subscriptions.c.id).where(subscriptions.c.id == record.subscription_id)) is None:
+    # Held, so that it is not deleted before this delivery is pending, and to be cancelled with the others.
+    owner = select(subscriptions.c.id).where(subscriptions.c.id == record.subscription_id)
+    if await connection.scalar(owner.with_for_update(read=True)) is None:
         raise Conflict(f"The subscription of {record.id} was deleted")
     # By its place, not its id: an id may be published again once its event has left the log.
     kept = select(events.c.cursor).join(deliveries, deliveries.c.cursor == events.c.cursor)

@@ -14,6 +14,7 @@ from gateway.listing import EXAMINED_BYTES, Listing
 from gateway.storage import notices
 from gateway.storage.database import Database, Transaction
 from gateway.storage.dialects import upsert
+from gateway.storage.log import hold
 from gateway.storage.rows import within
 from gateway.storage.tables import event_types
 
@@ -32,7 +33,8 @@ class SqlEventTypeStore:
     async def put(self, record: EventTypeRecord) -> EventTypeRecord:
         async def work(transaction: Transaction) -> EventTypeRecord:
             connection, now = transaction.connection, self._database.clock()
-            created = select(event_types.c.created_cursor).where(event_types.c.type == record.type).with_for_update()
+            await hold(connection)  # two at once would both be new, and count themselves in
+            created = select(event_types.c.created_cursor).where(event_types.c.type == record.type)
             created_cursor = await connection.scalar(created)
             count = select(func.count()).select_from(event_types)
             if created_cursor is None and (await connection.execute(count)).scalar_one() >= self._most:

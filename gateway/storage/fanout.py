@@ -44,7 +44,8 @@ class SqlFanoutStore:
         # Made before the writer is taken: with thousands of rows it is half of the work.
         now = self._database.clock()
         made = [new_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
-        rows = [row_of_delivery(delivery) for delivery in made]
+        # In this order all take the rows of `delivery_counts`.
+        rows = [row_of_delivery(delivery) for delivery in sorted(made, key=lambda one: one.endpoint_id)]
         unmoved = (cursors.c.cursor == since.cursor) & (cursors.c.made == (since.made or None))
 
         async def work(transaction: Transaction) -> bool:

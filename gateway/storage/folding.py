@@ -101,7 +101,7 @@ async def _some_tallies(connection: AsyncConnection, most: int) -> tuple[Sequenc
     ids: list[int] = []
     found: dict[Source, Figures] = {}
     if last is not None:
-        oldest = select(tallies).where(tallies.c.id <= last).order_by(tallies.c.id)
+        oldest = select(tallies).where(tallies.c.id <= last).order_by(tallies.c.id).with_for_update()
         for row in await connection.execute(oldest):
             some = decoded(row.figures)
             if found and len(found.keys() | {each.source for each in some}) > most:

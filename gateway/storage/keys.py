@@ -3,12 +3,13 @@
 import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select
+from sqlalchemy import ColumnElement, Row, delete, select
 
 from gateway.keys import Key, Scope
 from gateway.listing import Listing
 from gateway.storage import notices
 from gateway.storage.database import Database, Transaction
+from gateway.storage.dialects import insert_new
 from gateway.storage.tables import keys, vault
 
 _SIGNING_KEY = "stream_tokens"
@@ -31,7 +32,8 @@ class SqlKeyStore:
         }
 
         async def work(transaction: Transaction) -> None:
-            await transaction.connection.execute(insert(keys), row)
+            # Processes that start together add the same first key.
+            await transaction.connection.execute(insert_new(transaction.connection, keys), row)
 
         await self._database.write(work)
 
@@ -68,13 +70,11 @@ class SqlKeyStore:
             return self._database.seal.open(value)
 
         async def work(transaction: Transaction) -> bytes:
-            value: bytes | None = await transaction.connection.scalar(kept)
-            if value is not None:
-                return self._database.seal.open(value)
-            made = secrets.token_bytes(32)
-            sealed = self._database.seal.seal(made)
-            await transaction.connection.execute(insert(vault), {"name": _SIGNING_KEY, "value": sealed})
-            return made
+            seal = self._database.seal
+            made = {"name": _SIGNING_KEY, "value": seal.seal(secrets.token_bytes(32))}
+            await transaction.connection.execute(insert_new(transaction.connection, vault), made)
+            value: bytes = (await transaction.connection.execute(kept)).scalar_one()
+            return seal.open(value)
 
         return await self._database.write(work)
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
@@ -83,8 +84,8 @@ async def position(connection: AsyncConnection) -> Position:
 async def append(transaction: Transaction, batches: Sequence[Sequence[Draft]], *, now: datetime) -> list[Appended]:
     """Append *batches* within *transaction*; see `EventLog.append`. Also how the other stores log their notices."""
     connection = transaction.connection
+    row = await hold(connection)
     held = await _held(connection, [draft.id for batch in batches for draft in batch if draft.id_is_own])
-    row = (await connection.execute(select(log.c.head, log.c.last_accepted_at))).one()
     writer = _Writer(held, Cursor(row.head), max(now, row.last_accepted_at))
     answers = [writer.append(batch) for batch in batches]
     if writer.written:
@@ -92,6 +93,12 @@ async def append(transaction: Transaction, batches: Sequence[Sequence[Draft]], *
         await connection.execute(update(log).values(head=writer.head, last_accepted_at=writer.accepted_at))
         transaction.appended += writer.written
     return answers
+
+
+async def hold(connection: AsyncConnection) -> Row[Any, Any]:
+    """Keep others from appending until the transaction ends: what is read after this, in a statement of its own, is
+    what the log has. What the statement that waits for its turn has read before may be older."""
+    return (await connection.execute(select(log.c.head, log.c.last_accepted_at).with_for_update())).one()
 
 
 class _Writer:
@@ -148,7 +155,8 @@ async def first_since(connection: AsyncConnection, where: Position, moment: date
     while low < high:
         middle = (low + high) // 2
         accepted = select(events.c.accepted_at).where(events.c.cursor == middle)
-        if (await connection.execute(accepted)).scalar_one() < moment:
+        found: datetime | None = await connection.scalar(accepted)
+        if found is None or found < moment:  # one that has just left the log was older than all others
             low = middle + 1
         else:
             high = middle

@@ -40,15 +40,18 @@ async def _cancel(connection: AsyncConnection, subscription_id: str, limit: int,
         .where(deliveries.c.subscription_id == subscription_id, PENDING)
         .order_by(deliveries.c.rank, deliveries.c.due_at, deliveries.c.cursor, deliveries.c.id)
         .limit(limit)
+        .with_for_update()  # in a statement of its own: within another an engine may run it more than once
     )
-    settled = await connection.execute(
-        update(deliveries)
-        .where(deliveries.c.id.in_(some), PENDING)
-        .values(
-            status=DeliveryStatus.CANCELLED.value,
-            reason=Reason.SUBSCRIPTION_DELETED.value,
-            settled_at=now,
-            forced=False,
+    ids = (await connection.execute(some)).scalars().all()
+    if ids:
+        await connection.execute(
+            update(deliveries)
+            .where(deliveries.c.id.in_(ids))
+            .values(
+                status=DeliveryStatus.CANCELLED.value,
+                reason=Reason.SUBSCRIPTION_DELETED.value,
+                settled_at=now,
+                forced=False,
+            )
         )
-    )
-    return settled.rowcount
+    return len(ids)

@@ -67,7 +67,7 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
         await transaction.connection.execute(insert(replays), row)
 
     async def one_batch(transaction: Transaction) -> tuple[list[str], str] | None:
-        batch = await _next(transaction.connection, query, after)
+        batch = await _next(transaction.connection, query, after, for_update=True)
         if batch and batch[0]:
             ids = batch[0]
             await transaction.connection.execute(again, [{"delivery_id": id_} for id_ in ids])
@@ -89,9 +89,13 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
     return record
 
 
-async def _next(connection: AsyncConnection, query: RedeliverQuery, after: str) -> tuple[list[str], str] | None:
+async def _next(
+    connection: AsyncConnection, query: RedeliverQuery, after: str, *, for_update: bool = False
+) -> tuple[list[str], str] | None:
     """The next dead letters of *query* after the id *after*, and the id to go on after; None at the end."""
     candidates = await _candidates(connection, query)
+    if for_update:
+        candidates = candidates.with_for_update(of=(deliveries, subscriptions))
     if query.ids is not None:
         named = sorted({id_ for id_ in query.ids if id_ > after})[:ROWS_AT_ONCE]
         if not named:

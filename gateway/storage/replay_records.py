@@ -52,40 +52,44 @@ async def replay_record(connection: AsyncConnection, replay_id: str) -> ReplayRe
 
 async def stop_replay(database: Database, replay_id: str) -> frozenset[str] | None:
     """See `gateway.replays.ReplayStore.stop`. Some at a time: should it be cut short, its runner ends it."""
-    owed: set[str] = set()
+    some = (
+        select(deliveries.c.id, deliveries.c.subscription_id)
+        .where(deliveries.c.replay_id == replay_id, PENDING)
+        .limit(ROWS_AT_ONCE)
+        .with_for_update()
+    )
 
-    async def one_batch(transaction: Transaction) -> int | None:
+    async def one_batch(transaction: Transaction) -> list[str] | None:
         connection, now = transaction.connection, database.clock()
         if await connection.scalar(select(replays.c.id).where(replays.c.id == replay_id)) is None:
             return None
         running = update(replays).where(replays.c.id == replay_id, UNFINISHED, replays.c.stopped_at.is_(None))
         await connection.execute(running.values(stopped_at=now))
-        some = (
-            select(deliveries.c.id, deliveries.c.subscription_id)
-            .where(deliveries.c.replay_id == replay_id, PENDING)
-            .limit(ROWS_AT_ONCE)
-        )
         rows = (await connection.execute(some)).all()
-        owed.update(row.subscription_id for row in rows)
         if rows:
-            called_off = update(deliveries).where(deliveries.c.id.in_([row.id for row in rows]), PENDING)
+            called_off = update(deliveries).where(deliveries.c.id.in_([row.id for row in rows]))
             await connection.execute(called_off.values(cancelled(now)))
         if len(rows) < ROWS_AT_ONCE:
             await finish_replays(connection, [replay_id], now=now)
-        return len(rows)
+        return [row.subscription_id for row in rows]
 
-    while count := await database.write(one_batch):
-        if count < ROWS_AT_ONCE:
+    owed: set[str] = set()
+    while batch := await database.write(one_batch):
+        owed.update(batch)
+        if len(batch) < ROWS_AT_ONCE:
             break
-    return None if count is None else frozenset(owed)
+    return None if batch is None else frozenset(owed)
 
 
 async def finish_replays(connection: AsyncConnection, replay_ids: Sequence[str], *, now: datetime) -> None:
     """See `gateway.replays.ReplayStore.finish`."""
+    these = replays.c.id.in_(replay_ids)
+    # Who adds to one holds it: what is owed is seen by the statement after this.
+    await connection.execute(select(replays.c.id).where(these).order_by(replays.c.id).with_for_update())
     is_made = or_(replays.c.last.is_(None), replays.c.cursor >= replays.c.last, replays.c.stopped_at.is_not(None))
     is_orphaned = ~exists().where(subscriptions.c.id == replays.c.subscription_id)
     owed = exists().where(deliveries.c.replay_id == replays.c.id, PENDING)
-    finished = update(replays).where(replays.c.id.in_(replay_ids), UNFINISHED, or_(is_made, is_orphaned), ~owed)
+    finished = update(replays).where(these, UNFINISHED, or_(is_made, is_orphaned), ~owed)
     stopped_at = case((is_made, replays.c.stopped_at), else_=literal(now, Moment))
     await connection.execute(finished.values(finished_at=now, stopped_at=stopped_at))
 

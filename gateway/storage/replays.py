@@ -104,7 +104,7 @@ class SqlReplayStore:
 
         async def work(transaction: Transaction) -> bool:
             connection = transaction.connection
-            if not await _is_there(connection, selection.subscription_id):
+            if not await _is_there(connection, selection.subscription_id, alone=True):
                 return False
             running = select(func.count()).where(
                 replays.c.subscription_id == selection.subscription_id, UNFINISHED, replays.c.last.is_not(None)
@@ -183,9 +183,9 @@ async def _within_reach(connection: AsyncConnection, stretch: Stretch) -> tuple[
     return first, min(int(stretch.last), first + EXAMINED_ROWS - 1)
 
 
-async def _is_there(connection: AsyncConnection, subscription_id: str) -> bool:
-    """Whether the subscription is there, and stays so until the transaction ends."""
-    one = select(subscriptions.c.id).where(subscriptions.c.id == subscription_id).with_for_update(read=True)
+async def _is_there(connection: AsyncConnection, subscription_id: str, *, alone: bool = False) -> bool:
+    """Whether the subscription is there, and stays so until the transaction ends; with *alone*, held by no other."""
+    one = select(subscriptions.c.id).where(subscriptions.c.id == subscription_id).with_for_update(read=not alone)
     return await connection.scalar(one) is not None
 
 

@@ -17,7 +17,7 @@ from gateway.ports import Dropped
 from gateway.storage import notices
 from gateway.storage.database import Database, Transaction
 from gateway.storage.fanout import fanout_cursor
-from gateway.storage.log import position
+from gateway.storage.log import hold, position
 from gateway.storage.rows import within
 from gateway.storage.tables import (
     OWING,
@@ -57,6 +57,7 @@ class SqlRetentionStore:
             await _expire(transaction, owed, now=self._database.clock())
             gone = [row for row in leaving if row.cursor <= until]
             if gone:
+                await hold(connection)  # before the events: who tells of a death holds it already
                 await connection.execute(delete(events).where(events.c.cursor <= until))
                 begins = {"earliest": until + 1, "dropped_until": gone[-1].accepted_at}
                 await connection.execute(update(log).where(log.c.earliest <= until).values(begins))

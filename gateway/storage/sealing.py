@@ -115,6 +115,7 @@ async def _seal_rows(
     beginnings = [func.substr(column, 1, len(seal.mark), type_=LargeBinary) for column in columns]
     stale = or_(*(beginning != seal.mark for beginning in beginnings))
     some = select(key, *columns).where(stale, key > bindparam("after")).order_by(key).limit(rows_at_once)
+    some = some.with_for_update()  # other processes may be at work, and change what is read here
     values: dict[str, BindParameter[bytes]] = {column.name: bindparam(f"new_{column.name}") for column in columns}
     renew = update(key.table).where(key == bindparam("key_of_row")).values(values)
     count, after = 0, ""

@@ -65,7 +65,9 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
     known = [(each, rows[each.delivery.id]) for each in settlements if each.delivery.id in rows]
     pending = [(each, row) for each, row in known if row.status == DeliveryStatus.PENDING]
     if pending:
-        values = [_settled(each, row, owners.get(each.delivery.endpoint_id)) for each, row in pending]
+        # By subscription, as all others take the rows of `delivery_counts`.
+        in_order = sorted(pending, key=lambda one: one[0].delivery.endpoint_id)
+        values = [_settled(each, row, owners.get(each.delivery.endpoint_id)) for each, row in in_order]
         await connection.execute(_UPDATE_PENDING, values)
     if late := [_counted(each, row) for each, row in known if row.status != DeliveryStatus.PENDING and each.attempt]:
         await connection.execute(_COUNT_ATTEMPT, late)
@@ -91,10 +93,12 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
 
 
 async def _owners(connection: AsyncConnection, ids: Collection[str], now: datetime) -> dict[str, _Owner]:
+    """Held until the transaction ends, as all others hold them: before their lanes and the log, and in order."""
     columns = (subscriptions.c.id, subscriptions.c.libraries, subscriptions.c.idle, subscriptions.c.idle_since)
     found: dict[str, _Owner] = {}
     for some in _portions(ids):
-        for row in await connection.execute(select(*columns).where(subscriptions.c.id.in_(some))):
+        owners = select(*columns).where(subscriptions.c.id.in_(some)).order_by(subscriptions.c.id).with_for_update()
+        for row in await connection.execute(owners):
             found[row.id] = _Owner(row.libraries, idle_by(row.idle, row.idle_since, now))
     return found
 
@@ -104,7 +108,8 @@ async def _rows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, 
     columns = [deliveries.c[name] for name in ("id", "status", "attempt_count", "first_attempt_at", "idle_before")]
     found: dict[str, Row[Any]] = {}
     for some in _portions(ids):
-        for row in await connection.execute(select(*columns).where(deliveries.c.id.in_(some)).with_for_update()):
+        now = select(*columns).where(deliveries.c.id.in_(some)).order_by(deliveries.c.id).with_for_update()
+        for row in await connection.execute(now):
             found[row.id] = row
     return found
 

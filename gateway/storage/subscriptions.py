@@ -18,6 +18,7 @@ from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
 from gateway.storage import notices
 from gateway.storage.database import Database, Transaction
 from gateway.storage.fanout import fanout_cursor
+from gateway.storage.log import hold
 from gateway.storage.orphans import cancel_orphans
 from gateway.storage.rows import within
 from gateway.storage.subscription_rows import (
@@ -42,6 +43,7 @@ class SqlSubscriptionStore:
         async def work(transaction: Transaction) -> Subscription | None:
             connection = transaction.connection
             if at_most is not None:
+                await hold(connection)  # two at once would both count themselves in
                 made = select(func.count()).where(subscriptions.c.created_by == subscription.created_by)
                 if (await connection.execute(made)).scalar_one() >= at_most:
                     return None

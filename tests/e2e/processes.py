@@ -1,9 +1,7 @@
 """The gateway and its surroundings as child processes, each with its output in a file."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +12,14 @@ from typing import Self
 
 import httpx
 
+from tests.servers.ports import free_port
+
 COMMAND = str(Path(sys.executable).parent / "gateway")
 ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "correct-horse-battery"
 START_SECONDS = 30.0
 SHOWN_BYTES = 6_000
 EMPTY: Mapping[str, str] = MappingProxyType({})
-PORTS = range(15_000, 32_000)
-"""Below those that the kernel gives to clients: one of these could take the gateway's port while it is down."""
 
 
 class Process:
@@ -163,19 +161,6 @@ class Workshop:
     def logs(self) -> list[tuple[str, str]]:
         """The end of what each process has printed, for the report of a test that failed."""
         return [(f"{process.name} (its end)", process.output[-SHOWN_BYTES:]) for process in self.processes]
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    for port in random.sample(PORTS, 100):
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 def _clean_environment() -> dict[str, str]:

@@ -8,8 +8,9 @@ from typing import Self
 import httpx
 import msgspec
 
-from tests.e2e.processes import ROOT, START_SECONDS, Process, Workshop, free_port
+from tests.e2e.processes import ROOT, START_SECONDS, Process, Workshop
 from tests.e2e.receiver import Behaviour, Post
+from tests.servers.ports import free_port
 
 
 class ReceiverProcess(Process):

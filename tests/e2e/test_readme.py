@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import COMMAND, ROOT, free_port
+from tests.e2e.processes import COMMAND, ROOT
+from tests.servers.ports import free_port
 
 STEP = "=== step "
 TOUR_SECONDS = 100

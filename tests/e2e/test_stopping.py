@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from tests.e2e.api import api_of
-from tests.e2e.processes import ADMIN_KEY, COMMAND, GatewayProcess, Workshop, free_port
+from tests.e2e.processes import ADMIN_KEY, COMMAND, GatewayProcess, Workshop
 from tests.e2e.receiver import Behaviour
 from tests.e2e.receivers import receiver
 from tests.e2e.streams import Parser
 from tests.e2e.waiting import eventually, eventually_answered
+from tests.servers.ports import free_port
 
 STREAMS = 1_000
 EXIT_SECONDS = 5.0

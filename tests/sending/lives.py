@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from gateway.events import LoggedEvent
 from gateway.storage.database import Database
+from gateway.storage.engines import database_of
 from gateway.subscriptions import Subscription
 from tests.builders import HandClock
 from tests.fakes.clock import FakeClock, quiet
@@ -149,7 +150,7 @@ class Machine:
     async def life(self, *, starts: bool = True) -> AsyncIterator[Life]:
         """From the start to `kill -9`, which is how each ends."""
         wall = _Wall(self.clock)
-        async with Database(f"sqlite:///{self._database}", clock=wall) as database:
+        async with database_of(f"sqlite:///{self._database}", clock=wall) as database:
             life = Life(self, database, wall)
             if starts:
                 await life.start()

@@ -1,5 +1,6 @@
 """Counts of deliveries by status, whoever changes them: the same as counting all of them, after each thing done."""
 
+import asyncio
 import random
 from collections import Counter
 
@@ -10,7 +11,7 @@ from gateway.ports import RedeliverQuery
 from gateway.storage.database import Transaction
 from gateway.storage.tables import deliveries, delivery_counts
 from gateway.subscriptions import Subscription
-from tests.builders import NOON
+from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, an_attempt
 from webhooks.deliveries import DeliveryStatus
 from webhooks.verdicts import Dead, Delivered, Reason, Retry
@@ -111,3 +112,19 @@ async def test_what_is_undone_is_not_counted(stores: Stores) -> None:
     with pytest.raises(ZeroDivisionError):
         await stores.database.write(work)
     assert await kept(stores) == {(subscription.id, "pending"): 2}
+
+
+async def test_they_are_exact_when_many_change_them_at_once(stores: Stores) -> None:
+    chance = random.Random(21)
+    owners = [await stores.subscribe() for _ in range(3)]
+
+    async def settle_all(owner: Subscription) -> None:
+        for each in await stores.due(owner):
+            await stores.settle(each, chance.choice((Delivered(), Dead(Reason.EXHAUSTED))))
+
+    for _ in range(3):
+        await stores.owed(*owners, events=4)
+        more = await stores.publish(*(a_draft() for _ in range(4)))
+        await asyncio.gather(stores.owe(more, *reversed(owners)), *map(settle_all, owners))
+    assert await kept(stores) == await counted(stores)
+    assert sum((await counted(stores)).values()) == 3 * 3 * 8

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from gateway.storage.driver import InPlace, InThread, Runs, connect
-from gateway.storage.own_loop import OwnLoop
+from gateway.storage.engines.sqlite.driver import InPlace, InThread, Runs, connect
+from gateway.storage.engines.sqlite.own_loop import OwnLoop
 
 T = TypeVar("T")
 

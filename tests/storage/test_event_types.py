@@ -12,7 +12,7 @@ from gateway.errors import Conflict
 from gateway.event_types import BUILT_IN, EventTypeRecord, Validation
 from gateway.events import Cursor, Event
 from gateway.inprocess.eventbus import EventBus
-from gateway.storage.database import Database
+from gateway.storage.engines import database_of
 from gateway.storage.event_types import SqlEventTypeStore
 from tests.builders import NOON
 from tests.storage.arrange import Stores
@@ -102,7 +102,7 @@ async def test_there_are_only_so_many(stores: Stores) -> None:
 
 
 async def test_a_bus_on_a_database_holds_programs_to_what_is_set_there(path: Path) -> None:
-    async with Database(f"sqlite:///{path}") as database:
+    async with database_of(f"sqlite:///{path}") as database:
         record = a_type("order.paid", Validation.ENFORCE, schema={"required": ["n"]})
         await SqlEventTypeStore(database).put(record)
     async with EventBus.open(f"sqlite:///{path}") as bus:

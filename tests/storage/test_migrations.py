@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect
 
 from gateway.storage import migrations
+from gateway.storage.engines import database_of
 from gateway.storage.tables import metadata
 
 
@@ -56,3 +59,11 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("SELECT epoch FROM log").scalar_one() == epoch
         assert "deliveries" in inspect(connection).get_table_names()
     engine.dispose()
+
+
+async def test_migrated_tables_are_those_of_the_metadata_in_postgres_too(postgres_url: str) -> None:
+    def differences(connection: Connection) -> object:
+        return compare_metadata(MigrationContext.configure(connection), metadata)
+
+    async with database_of(postgres_url) as database, database.reading() as connection:
+        assert await connection.run_sync(differences) == []

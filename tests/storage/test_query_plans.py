@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,11 @@ class Scene:
         pending, dead = await stores.due(subscription)
         await stores.kill(dead)
         return cls(stores, subscription, event_, pending, dead)
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
 
 
 Work = Callable[[Scene], Awaitable[object]]

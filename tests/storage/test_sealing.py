@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
 from gateway.inprocess.embedded import open_engine
-from gateway.storage.database import Database
+from gateway.storage.engines import database_of
 from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, HandClock
@@ -36,7 +36,7 @@ class Opened:
 
     def __init__(self, path: Path, *keys: str, seal: Seal | None = None) -> None:
         self._clock = HandClock()
-        self._database = Database(f"sqlite:///{path}", clock=self._clock, seal=seal or Seal(keys))
+        self._database = database_of(f"sqlite:///{path}", clock=self._clock, seal=seal or Seal(keys))
 
     async def __aenter__(self) -> Stores:
         return Stores.over(await self._database.__aenter__(), self._clock)
@@ -211,7 +211,7 @@ async def test_who_reads_no_secret_needs_no_key(path: Path) -> None:
 
 KILLED = """
 import asyncio, os, sys
-from gateway.storage.database import Database
+from gateway.storage.engines import database_of
 from gateway.storage.sealing import Seal
 
 class Doomed(Seal):
@@ -223,7 +223,7 @@ class Doomed(Seal):
             os.kill(os.getpid(), 9)
         return super().seal(value)
 
-asyncio.run(Database(f"sqlite:///{sys.argv[1]}", seal=Doomed(sys.argv[2].split("|"))).__aenter__())
+asyncio.run(database_of(f"sqlite:///{sys.argv[1]}", seal=Doomed(sys.argv[2].split("|"))).__aenter__())
 """
 
 

@@ -23,7 +23,12 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PORT", "70000", "65535"),
         ("DATABASE_URL", "mysql://localhost/x", "sqlite:///"),
         ("DATABASE_URL", "sqlite://", "sqlite:///"),
+        ("DATABASE_URL", "postgresql://localhost", "postgresql://"),
+        ("DATABASE_URL", "postgresql:///", "postgresql://"),
         ("BUS_URL", "amqp://localhost", "memory://"),
+        ("BUS_URL", "nats://", "nats://host"),
+        ("BUS_URL", "postgres://", "SQLite"),
+        ("BUS_URL", "nats://localhost:4222", "SQLite"),
         ("ADMIN_KEY", "short", "8 to 256"),
         ("ADMIN_KEY", "with a space in it", "spaces"),
         ("CORS_ORIGINS", "https://app.example.com", "JSON"),
@@ -95,3 +100,28 @@ def test_lists_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_RETRY_SCHEDULE", "[0.5, 2]")
     assert load().destination_allow == ["127.0.0.0/8", "::1/128"]
     assert load().retry_schedule == [0.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("database", "given", "bus"),
+    [
+        ("sqlite:///g.db", "", "memory://"),
+        ("postgresql://u@h/d", "", "postgres://"),
+        ("postgresql://u@h/d", "memory://", "memory://"),
+        ("postgresql://u@h/d", "nats://h:4222", "nats://h:4222"),
+    ],
+)
+def test_the_bus_is_what_the_database_brings_unless_another_is_given(
+    monkeypatch: pytest.MonkeyPatch, database: str, given: str, bus: str
+) -> None:
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", database)
+    monkeypatch.setenv("GATEWAY_BUS_URL", given)
+    assert load().bus == bus
+
+
+def test_a_bad_database_is_named_and_not_the_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", "postgresql://u:secret@h")
+    monkeypatch.setenv("GATEWAY_BUS_URL", "postgres://")
+    with pytest.raises(BadSetting, match="GATEWAY_DATABASE_URL") as bad:
+        load()
+    assert "secret" not in str(bad.value)

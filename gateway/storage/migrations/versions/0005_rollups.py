@@ -54,6 +54,106 @@ BEGIN
 END
 """
 
+COUNT_STATEMENT_MADE = (
+    """
+CREATE FUNCTION count_deliveries_made() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO delivery_counts AS kept (subscription_id, pending, delivered, dead, cancelled)
+    SELECT
+        subscription_id,
+        count(*) FILTER (WHERE status = 'pending'),
+        count(*) FILTER (WHERE status = 'delivered'),
+        count(*) FILTER (WHERE status = 'dead'),
+        count(*) FILTER (WHERE status = 'cancelled')
+    FROM made GROUP BY subscription_id ORDER BY subscription_id
+    ON CONFLICT (subscription_id) DO UPDATE SET
+        pending = kept.pending + excluded.pending,
+        delivered = kept.delivered + excluded.delivered,
+        dead = kept.dead + excluded.dead,
+        cancelled = kept.cancelled + excluded.cancelled;
+    RETURN NULL;
+END
+$$
+""",
+    """
+CREATE TRIGGER deliveries_made AFTER INSERT ON deliveries REFERENCING NEW TABLE AS made
+FOR EACH STATEMENT EXECUTE FUNCTION count_deliveries_made()
+""",
+)
+COUNT_STATEMENT_CHANGED = (
+    """
+CREATE FUNCTION count_deliveries_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM was JOIN became USING (id) WHERE was.status <> became.status) THEN
+        RETURN NULL;
+    END IF;
+    PERFORM FROM delivery_counts
+        WHERE subscription_id IN (SELECT subscription_id FROM became)
+        ORDER BY subscription_id FOR UPDATE;
+    UPDATE delivery_counts kept SET
+        pending = kept.pending + more.pending,
+        delivered = kept.delivered + more.delivered,
+        dead = kept.dead + more.dead,
+        cancelled = kept.cancelled + more.cancelled
+    FROM (
+        SELECT
+            became.subscription_id,
+            count(*) FILTER (WHERE became.status = 'pending')
+                - count(*) FILTER (WHERE was.status = 'pending') AS pending,
+            count(*) FILTER (WHERE became.status = 'delivered')
+                - count(*) FILTER (WHERE was.status = 'delivered') AS delivered,
+            count(*) FILTER (WHERE became.status = 'dead')
+                - count(*) FILTER (WHERE was.status = 'dead') AS dead,
+            count(*) FILTER (WHERE became.status = 'cancelled')
+                - count(*) FILTER (WHERE was.status = 'cancelled') AS cancelled
+        FROM was JOIN became USING (id) WHERE was.status <> became.status GROUP BY became.subscription_id
+    ) more
+    WHERE kept.subscription_id = more.subscription_id;
+    RETURN NULL;
+END
+$$
+""",
+    """
+CREATE TRIGGER deliveries_changed AFTER UPDATE ON deliveries REFERENCING OLD TABLE AS was NEW TABLE AS became
+FOR EACH STATEMENT EXECUTE FUNCTION count_deliveries_changed()
+""",
+)
+COUNT_STATEMENT_GONE = (
+    """
+CREATE FUNCTION count_deliveries_gone() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM delivery_counts
+        WHERE subscription_id IN (SELECT subscription_id FROM gone)
+        ORDER BY subscription_id FOR UPDATE;
+    UPDATE delivery_counts kept SET
+        pending = kept.pending - less.pending,
+        delivered = kept.delivered - less.delivered,
+        dead = kept.dead - less.dead,
+        cancelled = kept.cancelled - less.cancelled
+    FROM (
+        SELECT
+            subscription_id,
+            count(*) FILTER (WHERE status = 'pending') AS pending,
+            count(*) FILTER (WHERE status = 'delivered') AS delivered,
+            count(*) FILTER (WHERE status = 'dead') AS dead,
+            count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+        FROM gone GROUP BY subscription_id
+    ) less
+    WHERE kept.subscription_id = less.subscription_id;
+    RETURN NULL;
+END
+$$
+""",
+    """
+CREATE TRIGGER deliveries_gone AFTER DELETE ON deliveries REFERENCING OLD TABLE AS gone
+FOR EACH STATEMENT EXECUTE FUNCTION count_deliveries_gone()
+""",
+)
+COUNT_DELIVERIES = {
+    "sqlite": (COUNT_MADE, COUNT_CHANGED, COUNT_GONE),
+    "postgresql": (*COUNT_STATEMENT_MADE, *COUNT_STATEMENT_CHANGED, *COUNT_STATEMENT_GONE),
+}
+
 
 def upgrade() -> None:
     op.create_table(
@@ -66,9 +166,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subscription_id"),
     )
     op.execute(COUNTED)
-    if op.get_bind().dialect.name == "sqlite":
-        for trigger in (COUNT_MADE, COUNT_CHANGED, COUNT_GONE):
-            op.execute(trigger)
+    for statement in COUNT_DELIVERIES[op.get_bind().dialect.name]:
+        op.execute(statement)
     op.create_table(
         "tallies",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

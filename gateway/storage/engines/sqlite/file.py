@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from gateway.storage.driver import DriverConnection, InThread, Runs, connect
+from gateway.storage.engines.sqlite.driver import DriverConnection, InThread, Runs, connect
 
 _logger = structlog.get_logger(__name__)
 
@@ -104,6 +104,19 @@ async def _driver(connection: AsyncConnection) -> DriverConnection:
     """Past SQLAlchemy, which would begin a transaction around what is executed."""
     driver: Any = (await connection.get_raw_connection()).driver_connection
     return cast("DriverConnection", driver)
+
+
+def sync_wal(database: Path) -> None:
+    """See that whatever has been committed is on disk.
+
+    Raises:
+        OSError: it may not be.
+    """
+    wal = os.open(f"{database}-wal", os.O_RDONLY)
+    try:
+        os.fsync(wal)
+    finally:
+        os.close(wal)
 
 
 async def empty_wal(writer: AsyncEngine) -> None:

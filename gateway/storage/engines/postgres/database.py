@@ -1,0 +1,146 @@
+"""A PostgreSQL database as a `Database`: transactions side by side, done again where others got in the way.
+
+write ─▶ [ begin · work · commit ] ─▶ announced, in the order of the log
+              ▲      │ a deadlock, a lost connection: nothing is written yet, so it is done again, a few times
+              └──────┘ after COMMIT was sent: nobody knows, so it is not
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from gateway.storage import migrations
+from gateway.storage.database import Database, Transaction, Work, unavailable
+from gateway.storage.engines.postgres.commits import InOrder
+from gateway.storage.engines.postgres.duty import on_duty
+from gateway.storage.engines.postgres.server import FAULTS, WORK_SECONDS, check_url, engine, may_be_repeated
+from gateway.storage.sealing import PLAIN, Seal
+from gateway.times import Clock
+from gateway.times import now as system_clock
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""Within a second or so: whoever waits is better told to come again than left waiting."""
+
+
+class PostgresDatabase(Database):
+    """Shared with other processes."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock = system_clock,
+        seal: Seal | None = PLAIN,
+        work_seconds: float = WORK_SECONDS,
+    ) -> None:
+        super().__init__(clock=clock, seal=seal)
+        check_url(url)
+        self._url = url
+        self._work_seconds = work_seconds
+        self._commits = InOrder(self._announce)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._writers = _stays_open(stack, engine(self._url, writers=True))
+            self._readers = _stays_open(stack, engine(self._url, writers=False))
+            try:
+                await self._prepare()
+            except FAULTS as error:
+                raise unavailable("opened", error) from error
+            stack.push_async_callback(self._settled)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with asyncio.timeout(self._work_seconds), self._readers.connect() as connection:
+                yield connection
+        except FAULTS as error:
+            raise unavailable("read", error) from error
+
+    @asynccontextmanager
+    async def on_duty(self) -> AsyncIterator[asyncio.Event]:
+        async with on_duty(self._url) as is_over:
+            yield is_over
+
+    async def _write(self, work: Work[T], *, durable: bool) -> T:
+        repeated = AsyncRetrying(
+            retry=retry_if_exception(may_be_repeated),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            reraise=True,
+        )
+        try:
+            return await repeated(self._transact, work, durable=durable)
+        except FAULTS as error:
+            raise unavailable("written to", error) from error
+
+    async def _transact(self, work: Work[T], *, durable: bool) -> T:
+        """Once.
+
+        Raises:
+            StorageUnavailable: the commit broke, and nobody knows whether before or after it was done.
+        """
+        async with asyncio.timeout(self._work_seconds), self._writers.connect() as connection:
+            begun = await connection.begin()
+            transaction = Transaction(connection, self.seal)
+            result = await work(transaction)
+            if not durable and not transaction.appended:
+                # Events are shown to readers at once: their places must not be given out anew after a crash.
+                await connection.execute(_MAY_BE_LOST)
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            if driver.is_closed():  # then no COMMIT can have been sent, and it may be done again
+                raise ConnectionResetError("the server has closed the connection")
+            turn = self._commits.take(transaction.appended)
+            try:
+                await begun.commit()
+            except FAULTS as error:
+                self._commits.end(turn, committed=False)
+                raise unavailable("written to", error) from error
+            except BaseException:
+                self._commits.end(turn, committed=False)
+                raise
+            self._commits.end(turn, committed=True)
+            return result
+
+    async def _prepare(self) -> None:
+        """One process at a time; the others find it done."""
+        async with self._writers.begin() as connection:
+            await connection.execute(_NO_HURRY)
+            await connection.execute(_ONE_AT_A_TIME)
+            await connection.run_sync(migrations.upgrade)
+            await connection.run_sync(migrations.in_byte_order)
+            await self._fit_seal(connection)
+
+
+_MAY_BE_LOST = text("SET LOCAL synchronous_commit = off")
+_NO_HURRY = text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
+_ONE_AT_A_TIME = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended('arrw-gateway.migrations.' || current_schema(), 0))"
+)
+
+
+def _stays_open(stack: AsyncExitStack, made: AsyncEngine) -> AsyncEngine:
+    """*made*, closed with *stack*. Connections that the server has closed meanwhile are not handed out."""
+
+    def checked_out(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    event.listen(made.sync_engine, "checkout", checked_out)
+    stack.push_async_callback(made.dispose)
+    return made

@@ -1,0 +1,99 @@
+"""Every hot statement has its index in PostgreSQL too, partial ones included, among rows enough to need one.
+
+Whether to use it is the planner's business, by how many rows there are; here it is kept from reading whole tables where
+it could do otherwise.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from gateway.storage.database import Transaction
+from gateway.storage.tables import metadata
+from tests.storage.arrange import Stores
+from tests.storage.test_query_plans import HOT, Scene
+
+INDEXES = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
+SMALL = {"log", "cursors"}
+"""Tables of a row or two."""
+WHOLE = {
+    "lanes": {"subscriptions"},
+    "how all stand": {"delivery_counts", "subscriptions"},
+    **{name: {"tallies"} for name, (_, carriers) in HOT.items() if "SCAN tallies" in carriers},
+}
+"""What is asked for all rows there are."""
+
+# Copies of rows that are there, each with what makes it another.
+_CROWD = """
+    INSERT INTO events SELECT made.*
+        FROM events one CROSS JOIN generate_series(1000, 6000) n CROSS JOIN jsonb_populate_record(one,
+            jsonb_build_object('cursor', n, 'id', 'evt_' || n, 'library_id', 'lib' || n % 50,
+                'accepted_at', one.accepted_at + n)) made
+        WHERE one.cursor = 1;
+    UPDATE log SET head = 6000;
+    INSERT INTO deliveries SELECT made.*
+        FROM deliveries one CROSS JOIN generate_series(1000, 6000) n CROSS JOIN jsonb_populate_record(one,
+            jsonb_build_object('id', 'dlv_' || n, 'subscription_id', 'sub_' || n % 100, 'cursor', n,
+                'event_id', 'evt_' || n, 'library_id', 'lib' || n % 50, 'due_at', n, 'forced', n % 400 = 0,
+                'status', CASE WHEN n % 50 = 0 THEN 'dead' WHEN n % 20 = 0 THEN 'pending' ELSE 'delivered' END)) made
+        WHERE one.id = (SELECT min(id) FROM deliveries);
+    ANALYZE;
+"""
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    return postgres_url
+
+
+@asynccontextmanager
+async def explained(stores: Stores) -> AsyncIterator[list[str]]:
+    """How PostgreSQL goes about each statement that is sent meanwhile."""
+    sent: list[tuple[str, Any]] = []
+    steps: list[str] = []
+
+    def executed(*arguments: Any) -> None:
+        _, _, statement, parameters, _, many = arguments
+        sent.append((statement, parameters[0] if many else parameters))
+
+    event.listen(Engine, "before_cursor_execute", executed)
+    yield steps
+    event.remove(Engine, "before_cursor_execute", executed)
+    async with stores.database.reading() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        for statement, parameters in sent:
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+                steps += (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars()
+
+
+def read_whole(steps: list[str]) -> set[str]:
+    """Tables of which every row is looked at."""
+    return {step.split("Seq Scan on ")[1].split(maxsplit=1)[0] for step in steps if "Seq Scan on " in step}
+
+
+async def crowd(transaction: Transaction) -> None:
+    for statement in _CROWD.split(";\n"):
+        if statement.strip():
+            await transaction.connection.exec_driver_sql(statement)
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_it_has_its_index(stores: Stores, name: str) -> None:
+    work, carriers = HOT[name]
+    scene = await Scene.set(stores)
+    await stores.database.write(crowd)
+    async with explained(stores) as steps:
+        await work(scene)
+    plan = "\n".join(steps)
+    assert steps
+    assert read_whole(steps) - SMALL <= WHOLE.get(name, set()), plan
+    assert {index for index in carriers & INDEXES if index not in plan} == set(), plan
+
+
+async def test_reading_everything_would_be_noticed(stores: Stores) -> None:
+    async with explained(stores) as steps, stores.database.reading() as connection:
+        await connection.exec_driver_sql("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at")
+    assert read_whole(steps) == {"deliveries"}
