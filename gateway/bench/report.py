@@ -13,14 +13,19 @@ from gateway.bench.figures import Figure, Measurement, Spread, Usage
 from gateway.version import __version__
 
 
-def document(found: Sequence[Measurement], *, repeats: int, started_at: datetime) -> dict[str, Any]:
-    """All of it, as JSON has it. `void`: a ledger does not balance, and nothing of this may be used."""
+def document(
+    found: Sequence[Measurement], *, repeats: int, started_at: datetime, load_average: float
+) -> dict[str, Any]:
+    """All of it, as JSON has it. `void`: a ledger does not balance, and nothing of this may be used.
+
+    *load_average* is the machine's, before it began.
+    """
     return {
         "gateway": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
+        "load_average": round(load_average, 2),
         "started_at": started_at.isoformat(),
         "repeats": repeats,
         "void": is_void(found),

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import importlib.util
+import os
 import signal
 import sys
 from datetime import UTC, datetime
@@ -80,10 +81,10 @@ def command(
         losing=losing,
     )
     place = Place(url=url, key=key, pid=pid, directory=directory)
-    started_at = datetime.now(UTC)
+    started_at, load_average = datetime.now(UTC), os.getloadavg()[0]
     found = _found(tuple(MODES) if mode == ALL else (mode,), place, sizes, repeats)
     if as_json:
-        whole = document(found, repeats=repeats, started_at=started_at)
+        whole = document(found, repeats=repeats, started_at=started_at, load_average=load_average)
         click.echo(msgspec.json.format(msgspec.json.encode(whole), indent=2))
     else:
         show(found, Console())
