@@ -9,6 +9,7 @@ from gateway.version import __version__
 COMMANDS = {
     "serve": "Run the gateway.",
     "listen": "Receive webhooks on this machine, check their signatures, and show them.",
+    "bench": "Measure how fast it is, beside what one would do without it.",
     "health": "Ask a running gateway whether it is ready; exit with 0 if so.",
     "openapi": "Write the OpenAPI document.",
     "asyncapi": "Write the AsyncAPI document, which describes the streams.",

@@ -1,0 +1,131 @@
+"""`gateway bench` at its smallest: its ledger balances and it leaves nothing behind. Never how fast anything was."""
+
+import importlib.util
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.processes import ADMIN_KEY, COMMAND, Process, Workshop
+from tests.e2e.waiting import eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+SECONDS = 120.0
+TINY = ("--repeats", "1", "--streams", "5", "--seconds", "0.5", "--connections", "4", "--json")
+EVENTS = {"publish": 250, "stream": 210, "deliver": 150, "latency": 100}
+"""No whole number of batches, where there are any."""
+PUBLISHED = {
+    "publish": {"batches of 100 over 4 connections": 250, "single events over 4 connections": 62},
+    "stream": {"a burst to 5 streams": 5 * 210, "20 events/s one by one to 5 streams": 5 * 10},
+    "deliver": {"a backlog for 2 subscriptions, 64 in flight each": 2 * 150},
+    "latency": {"200 events/s, from when each was due": 2 * 100},
+}
+UNITS = {"publish": "events/s", "stream": "frames/s", "deliver": "deliveries/s", "latency": "ms"}
+
+
+class Bench:
+    """`gateway bench`, with its database and all its files in a directory of its own."""
+
+    def __init__(self, workshop: Workshop, *arguments: str) -> None:
+        self.files = workshop.directory / "files"
+        self.files.mkdir()
+        self.process = Process(
+            "bench",
+            [COMMAND, "bench", *TINY, *arguments, "--directory", str(self.files)],
+            environment={},
+            directory=workshop.directory,
+        )
+        workshop.keep(self.process)
+        self.process.spawn()
+
+    def document(self, *, status: int = 0) -> dict[str, Any]:
+        """What it prints, once it has ended with *status*."""
+        assert self.process.wait(SECONDS) == status, self.process.output
+        printed = self.process.output
+        found: dict[str, Any] = json.JSONDecoder().raw_decode(printed, printed.index("{"))[0]
+        return found
+
+
+@pytest.mark.parametrize("mode", EVENTS)
+def test_all_that_is_published_is_accounted_for(workshop: Workshop, mode: str) -> None:
+    bench = Bench(workshop, mode, "--events", str(EVENTS[mode]), "--subscriptions", "2")
+    found = bench.document()
+    assert (found["void"], found["repeats"]) == (False, 1)
+    assert {one["name"]: one["ledger"]["published"] for one in found["measurements"]} == PUBLISHED[mode]
+    for one in found["measurements"]:
+        assert one["mode"] == mode
+        check_measurement(one)
+    assert found["measurements"][0]["figures"][0]["unit"] == UNITS[mode]
+    assert list(bench.files.iterdir()) == []
+
+
+def check_measurement(one: dict[str, Any]) -> None:
+    ledger = one["ledger"]
+    assert ledger["published"] == ledger["delivered"]
+    assert {name: ledger[name] for name in ("dead", "missing", "strange", "refused")} == dict.fromkeys(
+        ("dead", "missing", "strange", "refused"), 0
+    )
+    for figure in one["figures"]:
+        assert figure["min"] <= figure["median"] <= figure["max"]
+        assert figure["values"] == [figure["median"]]
+        assert (figure["baseline"] is None) == (figure["ratio"] is None)
+    compared = [figure for figure in one["figures"] if figure["ratio"] is not None]
+    assert compared or one["mode"] == "latency"
+    assert {"gateway CPU", "gateway"} <= {each["name"] for each in one["figures"] + one["processes"]}
+    assert any(process["load"] for process in one["processes"])
+
+
+@pytest.mark.parametrize("mode", ["deliver", "latency"])
+def test_a_receiver_that_forgets_makes_it_void(workshop: Workshop, mode: str) -> None:
+    found = Bench(workshop, mode, "--events", "150", "--losing", "50").document(status=1)
+    [one] = found["measurements"]
+    assert (found["void"], one["void"]) == (True, True)
+    assert one["ledger"]["missing"] == {"deliver": 3, "latency": 2}[mode]
+
+
+def test_a_gateway_that_runs_is_measured_where_it_is(workshop: Workshop) -> None:
+    gateway = workshop.gateway()
+    place = ("--url", gateway.url, "--key", ADMIN_KEY)
+    found = Bench(workshop, "publish", "--events", "250", *place).document()
+    for one in found["measurements"]:
+        assert one["ledger"]["published"] == one["ledger"]["delivered"] > 0
+        assert "gateway" not in {process["name"] for process in one["processes"]}, "nobody has said which process it is"
+    assert gateway.is_up
+
+
+def test_a_key_that_may_not_publish_is_said(workshop: Workshop) -> None:
+    gateway = workshop.gateway()
+    bench = Bench(workshop, "publish", "--events", "10", "--url", gateway.url, "--key", "not-a-key")
+    assert bench.process.wait(SECONDS) == 1
+    assert "not one event was accepted" in bench.process.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_ends_all_that_it_has_started(workshop: Workshop, number: signal.Signals) -> None:
+    bench = Bench(workshop, "latency", "--rate", "1", "--seconds", "600")
+    parent = psutil.Process(bench.process.child.pid)
+    started = await eventually(
+        lambda: serving(parent, bench.files), "its gateway is up, and those that load it", within=60
+    )
+    bench.process.signal(number)
+    assert bench.process.wait(SECONDS) == 130, bench.process.output
+    assert [child for child in started if child.is_running()] == []
+    assert list(bench.files.iterdir()) == []
+    assert "Traceback" not in bench.process.output
+
+
+def serving(parent: psutil.Process, files: Path) -> list[psutil.Process]:
+    """All children, once the gateway among them has made its database."""
+    return list(parent.children(recursive=True)) if list(files.glob("*/gateway.db")) else []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="it can draw here")
+def test_a_drawing_without_matplotlib_is_refused_before_anything_is_done(workshop: Workshop) -> None:
+    bench = Bench(workshop, "publish", "--plot", "x.png")
+    assert bench.process.wait(SECONDS) == 1
+    assert "--plot needs matplotlib, which is not installed" in bench.process.output
+    assert "1 of 1" not in bench.process.output
