@@ -11,14 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
-import structlog
-
 from gateway.supervision import running
 from webhooks.deliveries import Attempt, Delivery
 from webhooks.dispatcher import Dispatcher
 from webhooks.endpoints import Endpoint
-
-_log = structlog.get_logger(__name__)
 
 
 class Duty:
@@ -76,9 +72,7 @@ class Duty:
         """Until it is drained or cancelled."""
         while not self._draining:
             async with self._take() as is_over:
-                _log.info("duty.begins")
                 await self._serve(is_over)
-                _log.info("duty.ends")
 
     async def _serve(self, is_over: asyncio.Event) -> None:
         self.is_on = True

@@ -24,9 +24,11 @@ async def on_duty(url: str) -> AsyncIterator[asyncio.Event]:
     connection = await _turn(url)
     is_over = asyncio.Event()
     watch = asyncio.create_task(_watch(connection, is_over), name="duty-watch")
+    _logger.info("duty.begins")
     try:
         yield is_over
     finally:
+        _logger.info("duty.ends")
         watch.cancel()
         await asyncio.wait([watch])
         terminate(connection)
