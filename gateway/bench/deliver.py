@@ -1,14 +1,13 @@
 """`deliver`: how many deliveries a second, from the first event published to the last attempt stored."""
 
-from dataclasses import replace
-
 from gateway.bench.api import Api
 from gateway.bench.crew import Child, Crew, Target
-from gateway.bench.figures import Reading, Usage, Value
+from gateway.bench.figures import Reading, Value
 from gateway.bench.stage import (
     BATCH,
     BATCH_CONNECTIONS,
     PATIENCE_SECONDS,
+    Beside,
     Place,
     Sizes,
     account_of_received,
@@ -33,17 +32,14 @@ async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
     events = sizes.events or EVENTS
     publisher, receiver = await crew.hire("publisher"), await crew.hire("receiver")
     port = (await receiver.ask("listen"))["port"]
-    baseline, beside = await _baseline(crew, receiver, port, sizes, max(1, events // BASELINE))
+    beside = await _baseline(crew, receiver, port, sizes, max(1, events // BASELINE))
     target = await the_gateway(crew, place)
     # The warm-up is the same, smaller, and what it finds is not kept.
-    await _reading(publisher, receiver, port, target, sizes, max(1, events // WARM_UP), baseline)
-    reading = await _reading(publisher, receiver, port, target, sizes, events, baseline)
-    return [replace(reading, usages=reading.usages + beside)]
+    await _reading(publisher, receiver, port, target, sizes, max(1, events // WARM_UP), beside)
+    return [await _reading(publisher, receiver, port, target, sizes, events, beside)]
 
 
-async def _baseline(
-    crew: Crew, receiver: Child, port: int, sizes: Sizes, events: int
-) -> tuple[float, tuple[Usage, ...]]:
+async def _baseline(crew: Crew, receiver: Child, port: int, sizes: Sizes, events: int) -> Beside:
     sender = await crew.hire("plain_sender")
     url, library = f"http://127.0.0.1:{port}/0", new_library()
 
@@ -61,13 +57,13 @@ async def _baseline(
             Watched(name="receiver (httpx)", pid=receiver.pid, is_load=True),
         ]
     )
-    rate, usages = await send(events), meter.usages()
+    beside = Beside(rate=await send(events), units=events, usages=meter.usages())
     await sender.end()
-    return rate, usages
+    return beside
 
 
 async def _reading(
-    publisher: Child, receiver: Child, port: int, target: Target, sizes: Sizes, events: int, baseline: float
+    publisher: Child, receiver: Child, port: int, target: Target, sizes: Sizes, events: int, beside: Beside
 ) -> Reading:
     library, count = new_library(), sizes.subscriptions
     urls = [f"http://127.0.0.1:{port}/{place}" for place in range(count)]
@@ -85,9 +81,9 @@ async def _reading(
     return Reading(
         name=f"a backlog for {count} subscription{'' if count == 1 else 's'}, {IN_FLIGHT} in flight each",
         values=(
-            Value(name="settled", unit="deliveries/s", value=rate, baseline=baseline),
-            *costs(target, usages, made, "delivery"),
+            Value(name="settled", unit="deliveries/s", value=rate, baseline=beside.rate),
+            *costs(target, usages, made, "delivery", baseline=beside.micros),
         ),
-        usages=usages,
+        usages=usages + beside.usages,
         ledger=account_of_received(published, report, dead=dead),
     )

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from gateway.bench.api import Api
 from gateway.bench.crew import Child, Crew, Target
-from gateway.bench.figures import Reading, Usage, Value
+from gateway.bench.figures import Reading, Value
 from gateway.bench.ledger import account
 from gateway.bench.stage import (
     BATCH,
     BATCH_CONNECTIONS,
+    Beside,
     Place,
     Published,
     Sizes,
@@ -44,7 +45,7 @@ async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
     await plain.end()
     target = await the_gateway(crew, place)
     return [
-        await _reading(publisher, target, way, sizes, *baseline) for way, baseline in zip(ways, baselines, strict=True)
+        await _reading(publisher, target, way, sizes, baseline) for way, baseline in zip(ways, baselines, strict=True)
     ]
 
 
@@ -66,16 +67,14 @@ def _ways(sizes: Sizes) -> tuple[_Way, _Way]:
     )
 
 
-async def _baseline(publisher: Child, beside: Target, way: _Way, sizes: Sizes) -> tuple[float, tuple[Usage, ...]]:
+async def _baseline(publisher: Child, beside: Target, way: _Way, sizes: Sizes) -> Beside:
     await _flood(publisher, beside, way, sizes, new_library(), max(1, way.events // WARM_UP))
     meter = Meter(watched(beside, publisher, beside="without storage"))
     published = await _flood(publisher, beside, way, sizes, new_library(), way.events)
-    return way.events / published.seconds, meter.usages()
+    return Beside(rate=way.events / published.seconds, units=way.events, usages=meter.usages())
 
 
-async def _reading(
-    publisher: Child, target: Target, way: _Way, sizes: Sizes, baseline: float, beside: tuple[Usage, ...]
-) -> Reading:
+async def _reading(publisher: Child, target: Target, way: _Way, sizes: Sizes, beside: Beside) -> Reading:
     await _flood(publisher, target, way, sizes, new_library(), max(1, way.events // WARM_UP))
     library, meter = new_library(), Meter(watched(target, publisher))
     published = await _flood(publisher, target, way, sizes, library, way.events)
@@ -86,11 +85,11 @@ async def _reading(
     return Reading(
         name=way.name,
         values=(
-            Value(name="published", unit="events/s", value=taken / published.seconds, baseline=baseline),
+            Value(name="published", unit="events/s", value=taken / published.seconds, baseline=beside.rate),
             milliseconds("answered after, p99", published.answered_p99),
-            *costs(target, usages, way.events, "event"),
+            *costs(target, usages, way.events, "event", baseline=beside.micros),
         ),
-        usages=usages + beside,
+        usages=usages + beside.usages,
         ledger=account(accepted=published.accepted, refused=published.refused, came=came, strange=again),
     )
 

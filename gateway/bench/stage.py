@@ -142,14 +142,32 @@ def watched(target: Target, *loads: Child, beside: str = "") -> list[Watched]:
     return gateway + [Watched(name=f"{load.name}{name}", pid=load.pid, is_load=True) for load in loads]
 
 
-def costs(target: Target, usages: Sequence[Usage], units: int, unit: str) -> tuple[Value, ...]:
-    """What the gateway took for each of *units*, and what it holds afterwards; nothing where it cannot be watched."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a baseline did: *units* at *rate* a second."""
+
+    rate: float
+    units: int
+    usages: tuple[Usage, ...]
+
+    @property
+    def micros(self) -> float | None:
+        return cpu_micros(self.usages, self.units)
+
+
+def costs(
+    target: Target, usages: Sequence[Usage], units: int, unit: str, *, baseline: float | None
+) -> tuple[Value, ...]:
+    """What the gateway took for each of *units*, and what it holds afterwards; nothing where it cannot be watched.
+
+    *baseline*: the microseconds of what stands beside it.
+    """
     resident = None if target.pid is None else resident_bytes(target.pid)
     used = cpu_micros(usages, units)
     if resident is None or used is None:
         return ()
     return (
-        Value(name="gateway CPU", unit=f"µs/{unit}", value=used),
+        Value(name="gateway CPU", unit=f"µs/{unit}", value=used, baseline=baseline),
         Value(name="gateway memory", unit="MiB", value=resident / 2**20),
     )
 

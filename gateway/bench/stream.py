@@ -56,7 +56,7 @@ class _Load:
 
     @property
     def micros_per_frame(self) -> float | None:
-        return cpu_micros(self.usages, max(1, self.frames))
+        return cpu_micros(self.usages, self.frames)
 
     @property
     def ledger(self) -> Ledger:
@@ -168,7 +168,7 @@ def _burst_reading(target: Target, burst: _Load, baseline: _Load, idle: tuple[Va
                 baseline=baseline.frames_per_second,
             ),
             *idle,
-            *costs(target, burst.usages, max(1, burst.frames), "frame"),
+            *costs(target, burst.usages, burst.frames, "frame", baseline=baseline.micros_per_frame),
         ),
         usages=burst.usages + baseline.usages,
         ledger=burst.ledger,
