@@ -82,7 +82,7 @@ async def kept(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, 
 
 
 async def names(connection: AsyncConnection, groups: Collection[Group]) -> Counter[Group]:
-    """How many names each of *groups* has."""
+    """How many names each of *groups* has, `OTHERS` among them, which is there only where there are enough."""
     found: Counter[Group] = Counter()
     for place, some in _by_place([Key(*group, OTHERS) for group in groups]):
         for owner, count in await connection.execute(_NAMES, place):
@@ -127,8 +127,4 @@ _AT_PLACE = (
 # and to put together a statement with a parameter for each takes seconds.
 _SPOT = rollups.c.subscription_id + "/" + rollups.c.name
 _KEPT = select(rollups).where(*_AT_PLACE, _SPOT.in_(bindparam("spots", expanding=True)))
-_NAMES = (
-    select(rollups.c.subscription_id, func.count())
-    .where(*_AT_PLACE, rollups.c.name > OTHERS)
-    .group_by(rollups.c.subscription_id)
-)
+_NAMES = select(rollups.c.subscription_id, func.count()).where(*_AT_PLACE).group_by(rollups.c.subscription_id)

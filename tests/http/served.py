@@ -17,6 +17,7 @@ from gateway.bus.memory import MemoryBus
 from gateway.http.auth import PUBLIC, Authentication
 from gateway.http.handshakes import Handshakes
 from gateway.http.keyring import KeyRing
+from gateway.http.measuring import Measuring, Requests
 from gateway.http.problems import EXCEPTION_HANDLERS
 from gateway.http.server import GatewayServer, make_config
 from gateway.http.streams import stream_routes
@@ -59,10 +60,14 @@ class Served:
             monotonic=lambda: self.seconds,
         )
         self.keys = Keys()
+        self.requests = Requests()
         self.tokens = TokenDesk(self.keys, keyring := KeyRing(self.keys), self.clock)
         self.app = Litestar(
             route_handlers=[stream_routes(self.streams), hang],
-            middleware=[DefineMiddleware(Authentication, keyring=keyring, tokens=self.tokens)],
+            middleware=[
+                DefineMiddleware(Measuring, requests=self.requests),
+                DefineMiddleware(Authentication, keyring=keyring, tokens=self.tokens),
+            ],
             plugins=[Handshakes()],
             exception_handlers=EXCEPTION_HANDLERS,
             cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization", "Last-Event-ID"]),
