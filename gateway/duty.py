@@ -37,6 +37,16 @@ class Duty:
         self._draining = False
         self.is_on = False
 
+    @property
+    def lanes(self) -> int:
+        """Lanes that are awake here."""
+        return self._dispatcher.lanes
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts under way here."""
+        return self._dispatcher.in_flight
+
     def add(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run *run* too, while on duty."""
         self._beside[name] = run
