@@ -106,6 +106,14 @@ async def test_what_is_not_understood_is_a_reason_to_look(far: NatsBus, server: 
     assert ear.pages == [None]
 
 
+async def test_who_was_cut_off_is_told_to_look(server: NatsServer, far: NatsBus) -> None:
+    ear = Ear(far)
+    server.kill()
+    server.start()
+    await ear.hears(1)
+    assert ear.pages == [None]
+
+
 async def test_it_starts_and_announces_without_a_server_and_goes_on_when_there_is_one(
     server: NatsServer, bus: NatsBus, far: NatsBus
 ) -> None:

@@ -275,6 +275,16 @@ async def test_it_is_unavailable_while_the_server_is_down_and_well_when_it_is_ba
         assert [event.cursor for event in (await kept.read(Cursor(0))).events] == [1, 2]
 
 
+async def test_connections_of_a_server_that_was_started_anew_are_not_handed_out(own_server: PostgresServer) -> None:
+    url = await asyncio.to_thread(own_server.create)
+    async with database_of(url) as database:
+        await asyncio.gather(*(SqlEventLog(database).position() for _ in range(5)))
+        await asyncio.to_thread(own_server.kill)
+        await asyncio.to_thread(own_server.start)
+        for _ in range(10):
+            await SqlEventLog(database).position()
+
+
 async def test_a_server_that_stands_still_holds_nobody_for_ever(own_server: PostgresServer) -> None:
     url = await asyncio.to_thread(own_server.create)
     async with PostgresDatabase(url, work_seconds=0.5) as database:
