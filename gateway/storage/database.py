@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
+from gateway.storage.connection import Connection
 from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
 from gateway.times import now as system_clock
@@ -25,7 +25,7 @@ _logger = structlog.get_logger(__name__)
 class Transaction:
     """A write in progress. What is put into `appended` is announced once it is committed."""
 
-    connection: AsyncConnection
+    connection: Connection
     seal: Seal
     appended: list[LoggedEvent] = field(default_factory=list)
 
@@ -57,7 +57,7 @@ class Database(ABC):
     async def __aexit__(self, *_: object) -> None: ...
 
     @abstractmethod
-    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
         """A connection that sees one state of the database throughout.
 
         Raises:
@@ -89,7 +89,7 @@ class Database(ABC):
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         """`write`, for a caller that stays."""
 
-    async def _fit_seal(self, connection: AsyncConnection) -> bool:
+    async def _fit_seal(self, connection: Connection) -> bool:
         """See `prepare`: in the transaction that opens the database, once that is of the newest version."""
         return self._checks_seal and await prepare(connection, self.seal)
 

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Interval
 from gateway.storage import rollup_rows
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, summed
 from gateway.storage.rows import within
@@ -66,7 +66,7 @@ class Folding:
 
         return await self.database.write(work, durable=False)
 
-    async def _add(self, connection: AsyncConnection, found: Mapping[Source, Figures]) -> None:
+    async def _add(self, connection: Connection, found: Mapping[Source, Figures]) -> None:
         wanted = summed(found, *Interval)
         others = {key._replace(name=OTHERS) for key in wanted}
         kept = await rollup_rows.kept(connection, wanted.keys() | others)
@@ -77,7 +77,7 @@ class Folding:
         await rollup_rows.put(connection, bounded)
 
     async def _bounded(
-        self, connection: AsyncConnection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
+        self, connection: Connection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
     ) -> dict[Key, Figures]:
         """*wanted*, but what has no name yet, where there are as many as there may be, under `OTHERS`."""
         fresh = [key for key in wanted if key not in kept and key.dimension != ALL]
@@ -93,7 +93,7 @@ class Folding:
         return bounded
 
 
-async def _some_tallies(connection: AsyncConnection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
+async def _some_tallies(connection: Connection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
     """The oldest, of at most *most* sources together, but one tally at least. They are held until the transaction ends:
     who folds beside this waits for the same ones, and finds them gone."""
     sizes = select(tallies.c.id, func.length(tallies.c.figures)).order_by(tallies.c.id).limit(TALLIES_AT_ONCE)
@@ -111,7 +111,7 @@ async def _some_tallies(connection: AsyncConnection, most: int) -> tuple[Sequenc
     return ids, found
 
 
-async def _old(connection: AsyncConnection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
+async def _old(connection: Connection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
     """Primary keys of some that began before *before*, as parameters of `_DROP`."""
     for dimension in (ALL, TYPE, LIBRARY):
         some = (

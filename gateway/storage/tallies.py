@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.histogram import Histogram, add
 from gateway.rollups import Figures, Interval
+from gateway.storage.connection import Connection
 from gateway.storage.tables import tallies
 from gateway.times import from_micros, to_micros
 from webhooks.deliveries import Attempt, DeliveryStatus, Settlement
@@ -59,7 +59,7 @@ class Tally(msgspec.Struct, array_like=True):
         )
 
 
-async def tally(connection: AsyncConnection, settled: Iterable[tuple[Settlement, Row[Any]]]) -> None:
+async def tally(connection: Connection, settled: Iterable[tuple[Settlement, Row[Any]]]) -> None:
     """Count *settled*, each with its delivery's row as it was before."""
     counted = _counted(settled)
     rows = [
@@ -67,7 +67,7 @@ async def tally(connection: AsyncConnection, settled: Iterable[tuple[Settlement,
         for start in range(0, len(counted), ENTRIES_AT_ONCE)
     ]
     if rows:
-        await connection.execute(insert(tallies), rows)
+        await connection.execute(_ADD, rows)
 
 
 def decoded(figures: bytes) -> list[Tally]:
@@ -83,7 +83,7 @@ def merge(into: dict[Source, Figures], some: Iterable[Tally]) -> None:
             figures.add(each.figures)
 
 
-async def all_tallies(connection: AsyncConnection) -> dict[Source, Figures]:
+async def all_tallies(connection: Connection) -> dict[Source, Figures]:
     """What is not in the rollups yet."""
     found: dict[Source, Figures] = {}
     for figures in (await connection.execute(select(tallies.c.figures))).scalars():
@@ -127,5 +127,6 @@ def _count_end(into: Tally, settlement: Settlement) -> None:
             into.dead += 1
 
 
+_ADD = insert(tallies)
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(list[Tally])

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.rollups import Figures, Grouping, Interval, Place, Rollup, RollupQuery
@@ -107,7 +108,7 @@ async def test_a_batch_whose_commit_breaks_is_counted_when_it_is_stored(
 
     async def breaks(transaction: Transaction) -> None:
         await settle(transaction, batch, now=NOON)
-        await transaction.connection.exec_driver_sql("SELECT * FROM nowhere")
+        await transaction.connection.execute(text("SELECT * FROM nowhere"))
 
     with pytest.raises(StorageUnavailable):
         await stores.database.write(breaks)
@@ -356,7 +357,7 @@ async def test_a_batch_of_many_sources_is_stored_in_parts(
     await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(250))), subscription)
     await work_off(stores, subscription)
     async with stores.database.reading() as connection:
-        assert (await connection.exec_driver_sql("SELECT count(*) FROM tallies")).scalar_one() == 5
+        assert (await connection.execute(text("SELECT count(*) FROM tallies"))).scalar_one() == 5
     await whole(folding)
     assert numbers((await rollups.list(asking())).rows) == [(None, 250, 0, 250, 0)]
 
