@@ -4,7 +4,7 @@ Only what the batch has changed is counted. One that is stored again, because it
 verdicts there, and counts nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from gateway.times import from_micros, to_micros
 from webhooks.deliveries import Attempt, DeliveryStatus, Settlement
 from webhooks.verdicts import Dead, Delivered, Retry
 
-ENTRIES_AT_ONCE = 50
+ENTRIES_AT_ONCE = 10
 """In one row. Most batches take one."""
 
 
@@ -68,6 +68,24 @@ async def tally(connection: Connection, settled: Iterable[tuple[Settlement, Row[
     ]
     if rows:
         await connection.execute(_ADD, rows)
+
+
+def encoded(found: Mapping[Source, Figures], *, most_rows: int) -> list[bytes]:
+    """*found* as at most so many rows, by minute and subscription."""
+    entries = [
+        Tally(
+            source,
+            figures.attempts,
+            figures.failed_attempts,
+            figures.delivered,
+            figures.dead,
+            figures.durations,
+            figures.latencies,
+        )
+        for source, figures in sorted(found.items(), key=lambda entry: entry[0])
+    ]
+    size = max(ENTRIES_AT_ONCE, -(-len(entries) // most_rows))
+    return [_ENCODER.encode(entries[start : start + size]) for start in range(0, len(entries), size)]
 
 
 def decoded(figures: bytes) -> list[Tally]:

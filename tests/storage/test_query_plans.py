@@ -135,6 +135,10 @@ def rollups(**question: Any) -> Work:
     return lambda scene: SqlRollups(scene.stores.database).list(RollupQuery(**asked))
 
 
+async def gather(scene: Scene) -> None:
+    await Folding(scene.stores.database).gather()
+
+
 async def fold(scene: Scene) -> None:
     await Folding(scene.stores.database).fold()
 
@@ -232,8 +236,9 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         {DUE, "deliveries_forced"},
     ),
     # Tallies are all that was settled within seconds.
-    "fold": (fold, {"SCAN tallies"}),
-    "drop old rollups": (drop_old, {"SCAN tallies", "rollups_newest"}),
+    "gather": (gather, {"SCAN tallies"}),
+    "fold": (fold, set()),
+    "drop old rollups": (drop_old, {"rollups_newest"}),
     "rollups of all": (rollups(until=NOON, resume=PLACE), {"SCAN tallies"}),
     "rollups of one": (rollups(subscription_id="s", grouping=Grouping.TYPE, resume=PLACE), {"SCAN tallies"}),
     "rollups of each": (

@@ -350,6 +350,46 @@ async def test_folding_takes_a_bounded_number_at_once(stores: Stores, rollups: S
     assert numbers((await rollups.list(asking())).rows) == [(None, 6, 0, 6, 0)]
 
 
+async def test_tallies_are_put_together_and_each_source_is_folded_once(stores: Stores, rollups: SqlRollups) -> None:
+    folding = Folding(stores.database, gathered_at_once=40)
+    subscriptions = [await stores.subscribe() for _ in range(12)]
+    assert await folding.gather() == (0, False)
+    for times in (1, 2, 1):
+        await publish(stores, *subscriptions, times=times)
+        for subscription in subscriptions:
+            await work_off(stores, subscription)
+    fresh = (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows
+    assert [await folding.gather() for _ in range(2)] == [(2, False)] * 2  # twelve sources: ten, and two
+    assert (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows == fresh
+    assert [await folding.fold() for _ in range(3)] == [True, True, False]
+    assert (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows == fresh
+    assert numbers((await rollups.list(asking())).rows) == [(None, 48, 0, 48, 0)]
+
+
+async def test_a_bounded_number_is_put_together_at_once(stores: Stores, rollups: SqlRollups) -> None:
+    folding = Folding(stores.database, gathered_at_once=2)
+    subscription = await stores.subscribe()
+    for _ in range(3):
+        await publish(stores, subscription)
+        await work_off(stores, subscription)
+    assert [await folding.gather() for _ in range(3)] == [(1, True), (1, True), (1, False)]
+    await whole(folding)
+    assert numbers((await rollups.list(asking())).rows) == [(None, 3, 0, 3, 0)]
+
+
+async def test_tallies_of_a_gateway_that_stored_more_in_one_are_put_together_too(
+    stores: Stores, rollups: SqlRollups, folding: Folding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription = await stores.subscribe()
+    await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(90))), subscription)
+    monkeypatch.setattr("gateway.storage.tallies.ENTRIES_AT_ONCE", 45)
+    await work_off(stores, subscription)
+    monkeypatch.undo()
+    assert await folding.gather() == (2, False)
+    await whole(folding)
+    assert numbers((await rollups.list(asking())).rows) == [(None, 90, 0, 90, 0)]
+
+
 async def test_a_batch_of_many_sources_is_stored_in_parts(
     stores: Stores, rollups: SqlRollups, folding: Folding
 ) -> None:
@@ -357,7 +397,7 @@ async def test_a_batch_of_many_sources_is_stored_in_parts(
     await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(250))), subscription)
     await work_off(stores, subscription)
     async with stores.database.reading() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM tallies"))).scalar_one() == 5
+        assert (await connection.execute(text("SELECT count(*) FROM tallies"))).scalar_one() == 25
     await whole(folding)
     assert numbers((await rollups.list(asking())).rows) == [(None, 250, 0, 250, 0)]
 

@@ -40,7 +40,8 @@ class Readers:
         except TimeoutError as error:
             raise StorageUnavailable("The database is busy with other readers") from error
         try:
-            raw = reader.raw or await reader.thread(lambda: reader.open(self._database))
+            if (raw := reader.raw) is None:
+                raw = await reader.thread(lambda: reader.open(self._database))
             yield SqliteConnection(raw, self._statements, reader.thread, begin="BEGIN")
         finally:
             # Nobody waits for its end: whatever is asked of this reader next comes after it.
