@@ -11,7 +11,7 @@ from gateway.times import Clock
 
 FOLD_SECONDS = 15.0
 """Until then who asks reads tallies too; more often, the same rollups would be written again and again."""
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.02
 """Between two transactions, so that publishers do not find the writer taken each time."""
 
 _logger = structlog.get_logger(__name__)

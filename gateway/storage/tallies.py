@@ -19,7 +19,7 @@ from gateway.times import from_micros, to_micros
 from webhooks.deliveries import Attempt, DeliveryStatus, Settlement
 from webhooks.verdicts import Dead, Delivered, Retry
 
-ENTRIES_AT_ONCE = 10
+ENTRIES_AT_ONCE = 5
 """In one row. Most batches take one."""
 
 

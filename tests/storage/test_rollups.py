@@ -359,9 +359,9 @@ async def test_tallies_are_put_together_and_each_source_is_folded_once(stores: S
         for subscription in subscriptions:
             await work_off(stores, subscription)
     fresh = (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows
-    assert [await folding.gather() for _ in range(2)] == [(2, False)] * 2  # twelve sources: ten, and two
+    assert [await folding.gather() for _ in range(2)] == [(3, False)] * 2  # twelve sources: five, five and two
     assert (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows == fresh
-    assert [await folding.fold() for _ in range(3)] == [True, True, False]
+    assert [await folding.fold() for _ in range(4)] == [True, True, True, False]
     assert (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows == fresh
     assert numbers((await rollups.list(asking())).rows) == [(None, 48, 0, 48, 0)]
 
@@ -397,7 +397,7 @@ async def test_a_batch_of_many_sources_is_stored_in_parts(
     await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(250))), subscription)
     await work_off(stores, subscription)
     async with stores.database.reading() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM tallies"))).scalar_one() == 25
+        assert (await connection.execute(text("SELECT count(*) FROM tallies"))).scalar_one() == 50
     await whole(folding)
     assert numbers((await rollups.list(asking())).rows) == [(None, 250, 0, 250, 0)]
 

@@ -30,8 +30,8 @@ from sqlalchemy.pool import StaticPool
 
 from gateway.storage.columns import Json, Moment, Names, Span
 from gateway.storage.engines.sqlite.connection import SqliteConnection
-from gateway.storage.engines.sqlite.driver import InPlace
 from gateway.storage.engines.sqlite.statements import PREPARED_AT_MOST, Statements
+from gateway.storage.engines.sqlite.steps import InPlace
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 things = Table(
@@ -147,7 +147,7 @@ async def test_statements_that_read_alike_keep_their_own_values(connection: Sqli
     for number in (1, 3, 2):
         statement = select(things.c.id).where(things.c.count == number, things.c.id.in_([f"t{number}", "t4"]))
         assert (await connection.execute(statement)).scalars().all() == [f"t{number}"]
-    for ids in (["t1"], ["t2", "t3"], [], ["t4"]):
+    for ids in (["t1"], ["t2", "t3"], [], ["t4"], ["t0", "t1", "t2"], ["t0", "t1", "t2", "t3", "t4"]):
         assert (await connection.execute(some_ids(*ids))).scalars().all() == ids
 
 

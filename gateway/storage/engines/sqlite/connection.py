@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Dialect, Executable
 
 from gateway.storage.connection import Parameters
-from gateway.storage.engines.sqlite.driver import Runs
 from gateway.storage.engines.sqlite.statements import DIALECT, Statements
+from gateway.storage.engines.sqlite.steps import Runs
 
 _NOTHING: Mapping[str, Any] = {}
 

@@ -11,16 +11,15 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gateway.errors import StorageUnavailable
-from gateway.events import LoggedEvent
 from gateway.storage import migrations
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.sqlite import file
+from gateway.storage.engines.sqlite.checkpoints import Checkpoints
 from gateway.storage.engines.sqlite.connection import SqliteConnection
-from gateway.storage.engines.sqlite.driver import InPlace
-from gateway.storage.engines.sqlite.own_loop import OwnLoop
 from gateway.storage.engines.sqlite.readers import Readers
 from gateway.storage.engines.sqlite.statements import Statements
+from gateway.storage.engines.sqlite.steps import InPlace, InThread, to_its_end
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
 from gateway.times import now as system_clock
@@ -45,7 +44,6 @@ class SqliteDatabase(Database):
         self._sync = sync
         self._path = _path_of(url)
         self.statements = Statements()
-        self._writing = asyncio.Lock()
         self._durable = True
 
     async def __aenter__(self) -> Self:
@@ -54,15 +52,17 @@ class SqliteDatabase(Database):
                 stack.enter_context(file.lock_file(self._path))
             except OSError as error:
                 raise StorageUnavailable(f"{self._path} cannot be opened: {error.strerror}") from error
-            self._own = await stack.enter_async_context(OwnLoop("sqlite-writer"))
+            self._loop = asyncio.get_running_loop()
+            self._thread = InThread("sqlite-writer")
+            stack.callback(self._thread.end)
             try:
-                self._writer = await self._own.run(self._open())
-                stack.push_async_callback(lambda: self._own.run(self._close()))
+                self._writer = await self._thread(lambda: to_its_end(self._open()))
             except (sqlite3.Error, DBAPIError) as error:
                 raise unavailable("opened", error) from error
+            stack.callback(self._thread.soon, self._writer.close)
             self._readers = Readers(self._path, self.statements)
             stack.push_async_callback(self._readers.close)
-            checkpoints = asyncio.create_task(file.Checkpoints(self._path, self._writing).run(), name="checkpoints")
+            checkpoints = asyncio.create_task(Checkpoints(self._path, self._thread).run(), name="checkpoints")
             stack.push_async_callback(_ended, checkpoints)
             stack.push_async_callback(self._settled)
             self._stack = stack.pop_all()
@@ -85,12 +85,9 @@ class SqliteDatabase(Database):
         yield asyncio.Event()
 
     async def _write(self, work: Work[T], *, durable: bool) -> T:
-        async with self._writing:
-            appended, result = await self._own.run(self._transact(work, durable=durable))
-            self._announce(appended)
-            return result
+        return await self._thread(lambda: to_its_end(self._transact(work, durable=durable)))
 
-    async def _transact(self, work: Work[T], *, durable: bool) -> tuple[list[LoggedEvent], T]:
+    async def _transact(self, work: Work[T], *, durable: bool) -> T:
         """In the writer's thread, so that its statements wait for nobody and nobody for them."""
         try:
             if durable is not self._durable:
@@ -107,7 +104,10 @@ class SqliteDatabase(Database):
                 self._sync(self._path)
             except OSError as error:
                 raise unavailable("written to", error) from error
-        return transaction.appended, result
+        if transaction.appended:
+            # From here, and not by whoever waits for the result: so pages come in their order, each before its result.
+            self._loop.call_soon_threadsafe(self._announce, transaction.appended)
+        return result
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqliteConnection]:
@@ -133,9 +133,6 @@ class SqliteDatabase(Database):
             writer.close()
             raise
         return writer
-
-    async def _close(self) -> None:
-        self._writer.close()
 
 
 def _path_of(url: str) -> Path:

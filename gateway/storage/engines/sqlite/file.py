@@ -3,12 +3,11 @@
 Everything that only SQLite needs is said here: pragmas, transactions, the file lock, checkpoints.
 """
 
-import asyncio
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -16,15 +15,7 @@ import structlog
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from gateway.storage.engines.sqlite.driver import InThread
-
 _logger = structlog.get_logger(__name__)
-
-CHECKPOINT_SECONDS = 1.0
-CHECKPOINT_BYTES = 4 * 2**20
-"""A smaller write-ahead log is left alone."""
-RESTART_BYTES = 64 * 2**20
-"""A larger one is emptied with the writer held up, or readers could let it grow without end."""
 
 
 class DatabaseInUse(Exception):
@@ -108,45 +99,9 @@ def sync_wal(database: Path) -> None:
 
 def empty_wal(connection: sqlite3.Connection) -> None:
     """Move all of the write-ahead log into the database, and cut it to nothing."""
-    _checkpoint(connection, "TRUNCATE")
+    checkpoint(connection, "TRUNCATE")
 
 
-class Checkpoints:
-    """Moves the write-ahead log back into the database, beside the writer rather than in its commits."""
-
-    def __init__(self, database: Path, writing: asyncio.Lock) -> None:
-        self._wal = database.with_name(database.name + "-wal")
-        self._database = database
-        self._thread = InThread("sqlite-checkpoints")
-        self._writing = writing
-
-    async def run(self) -> None:
-        connection = await self._thread(lambda: opened(self._database, writer=True))
-        try:
-            while True:
-                await asyncio.sleep(CHECKPOINT_SECONDS)
-                try:
-                    await self._look(connection)
-                except sqlite3.Error as error:  # a full disk, a busy reader: the next second may do better
-                    _logger.warning("checkpoint.failed", error=str(error))
-        finally:
-            self._thread.soon(connection.close)
-            self._thread.end()
-
-    async def _look(self, connection: sqlite3.Connection) -> None:
-        size = self._size()
-        if size > CHECKPOINT_BYTES:
-            await self._thread(lambda: _checkpoint(connection, "PASSIVE"))
-        if size > RESTART_BYTES:
-            # Only what was written during the first pass is left to be moved while the writer waits.
-            async with self._writing:
-                await self._thread(lambda: _checkpoint(connection, "RESTART"))
-
-    def _size(self) -> int:
-        with suppress(FileNotFoundError):
-            return os.stat(self._wal).st_size  # noqa: PTH116 - called each second; no object is needed
-        return 0
-
-
-def _checkpoint(connection: sqlite3.Connection, mode: str) -> None:
+def checkpoint(connection: sqlite3.Connection, mode: str) -> None:
+    """Move the write-ahead log into the database."""
     connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()

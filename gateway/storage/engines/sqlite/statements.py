@@ -44,14 +44,14 @@ class Prepared:
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, _Values]:
         """The SQL, and *values* in its order."""
-        if self._lists:
-            sql, spots = self._of_lengths(tuple(len(values[name]) for name in self._lists))
-            return sql, tuple(
-                convert(value) if convert else value
-                for name, at, convert in spots
-                for value in (values[name] if at is None else values[name][at],)
-            )
-        return self._sql, self._in_order(values)
+        if not self._lists:
+            return self._sql, self._in_order(values)
+        lists = {name: _padded(values[name]) for name in self._lists}
+        sql, spots = self._of_lengths(tuple([len(some) for some in lists.values()]))
+        bound = [values[name] if at is None else lists[name][at] for name, at, _ in spots]
+        return sql, tuple(
+            [convert(value) if convert else value for value, (_, _, convert) in zip(bound, spots, strict=True)]
+        )
 
     def bind_many(self, values: Iterable[Mapping[str, Any]]) -> tuple[str, list[_Values]]:
         return self._sql, [self._in_order(each) for each in values]
@@ -141,6 +141,13 @@ class Statements:
             dialect=DIALECT, column_keys=list(names), cache_key=key
         )
         return Prepared(statement, cast("SQLCompiler", compiled))
+
+
+def _padded(some: Sequence[Any]) -> list[Any]:
+    """*some*, the last of them again and again up to a power of two: who looks for one of them finds the same, and one
+    statement does for many lengths."""
+    found = list(some)
+    return found + found[-1:] * ((1 << (len(found) - 1).bit_length()) - len(found)) if found else found
 
 
 @lru_cache(PREPARED_AT_MOST)

@@ -2,12 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable
 
 import pytest
 
-from gateway.storage.engines.sqlite.driver import InThread
-from gateway.storage.engines.sqlite.own_loop import OwnLoop
+from gateway.storage.engines.sqlite.steps import InPlace, InThread, to_its_end
 
 
 async def test_steps_in_a_thread_hold_up_nobody_else_and_keep_their_order() -> None:
@@ -39,26 +37,30 @@ async def test_at_its_end_a_thread_has_taken_all_steps() -> None:
     assert taken == list(range(100))
 
 
-async def test_a_loop_of_its_own_answers_raises_and_is_cancelled() -> None:
-    began = threading.Event()
+def test_a_transaction_is_taken_to_its_end() -> None:
+    run = InPlace()
 
-    async def thread() -> str:
-        return threading.current_thread().name
+    async def work() -> int:
+        return await run(lambda: 1) + await run(lambda: 2)
 
     async def fail() -> None:
-        raise LookupError
+        await run(lambda: dict[str, int]()["nothing"])
 
-    async def forever() -> None:
-        began.set()
-        await asyncio.Event().wait()
+    assert to_its_end(work()) == 3
+    with pytest.raises(KeyError, match="nothing"):
+        to_its_end(fail())
 
-    async with OwnLoop("elsewhere") as own:
-        assert await own.run(thread()) == "elsewhere"
-        with pytest.raises(LookupError):
-            await own.run(fail())
-        waiting: Awaitable[None] = asyncio.ensure_future(own.run(forever()))
-        await asyncio.to_thread(began.wait)
-        asyncio.ensure_future(waiting).cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-    assert not [one for one in threading.enumerate() if one.name == "elsewhere"]
+
+def test_a_transaction_that_waits_for_something_else_is_refused() -> None:
+    is_closed = False
+
+    async def wait() -> None:
+        nonlocal is_closed
+        try:
+            await asyncio.sleep(0)
+        finally:
+            is_closed = True
+
+    with pytest.raises(RuntimeError, match="may await nothing but its statements"):
+        to_its_end(wait())
+    assert is_closed
