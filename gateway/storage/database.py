@@ -72,8 +72,8 @@ class Database(ABC):
         """Run *work* in a transaction of its own and commit it.
 
         *work* may run in another thread, and more than once where others got in its way: it may use its transaction
-        and plain values, awaits nothing but its statements, and changes nothing else. It runs to its end even if the caller is cancelled, so that nobody
-        who gives up leaves a transaction open.
+        and plain values, awaits nothing but its statements, and changes nothing else. It runs to its end even if the
+        caller is cancelled, so that nobody who gives up leaves a transaction open.
         With *durable* it is on disk on return; else a power failure may take it back (never a killed gateway), so
         that is for what can be derived again.
 

@@ -6,6 +6,7 @@ SQLAlchemy writes the SQL and knows the types. To run it by way of its own conne
 500 us a transaction, where SQLite takes 2 and 12: that was most of what an event cost.
 """
 
+import logging
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +20,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 DIALECT = SQLiteDialect_pysqlite()
+
+log = logging.getLogger(__name__)
 
 PREPARED_AT_MOST = 500
 _LENGTHS_AT_MOST = 32
@@ -119,6 +122,8 @@ class Statements:
         return len(self._by_shape)
 
     def tell(self, sql: str, values: _Values) -> None:
+        # Never the values: there are payloads and secrets among them.
+        log.debug("%s", sql)
         for listener in self.listeners:
             listener(sql, values)
 
