@@ -19,7 +19,7 @@ from gateway.bus import bus_of
 from gateway.duty import Duty
 from gateway.errors import NotFound, Overloaded
 from gateway.events import Page
-from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
+from gateway.fanout import Fanout
 from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
 from gateway.http.measuring import Requests
@@ -29,6 +29,7 @@ from gateway.http.streams import stream_routes
 from gateway.http.tokens import TokenDesk
 from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
+from gateway.interests import SUBSCRIPTION_NOTICES, Notice
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
 from gateway.registry import CheckedPublisher, Registry
@@ -112,7 +113,7 @@ class Gateway:
             SqlFanoutStore(self._database),
             self._subscriptions,
             offer=self._dispatcher.offer,
-            is_busy=self._dispatcher.is_busy,
+            is_stuck=self._dispatcher.is_stuck,
         )
         self._replays = Replayer(
             SqlReplayStore(self._database), offer=self._dispatcher.offer, changed=self._dispatcher.changed

@@ -53,8 +53,8 @@ class Duty:
         if self.is_on:
             self._dispatcher.offer(fresh)
 
-    def is_busy(self, endpoint_id: str) -> bool:
-        return self._dispatcher.is_busy(endpoint_id)
+    def is_stuck(self, endpoint_id: str) -> bool:
+        return self._dispatcher.is_stuck(endpoint_id)
 
     def changed(self, endpoint_id: str) -> None:
         if self.is_on:

@@ -88,10 +88,10 @@ class Dispatcher:
             else:
                 self._start(endpoint_id)
 
-    def is_busy(self, endpoint_id: str) -> bool:
-        """Whether a delivery that is offered to this endpoint now would have to wait."""
+    def is_stuck(self, endpoint_id: str) -> bool:
+        """Whether this endpoint's lane has been full for a while."""
         lane = self._lanes.get(endpoint_id)
-        return lane is not None and lane.is_busy
+        return lane is not None and lane.is_stuck
 
     def changed(self, endpoint_id: str) -> None:
         """An endpoint was changed, paused, resumed or deleted, or one of its deliveries forced or cancelled."""

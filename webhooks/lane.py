@@ -26,6 +26,7 @@ SMALLEST_WINDOW = 16
 LARGEST_WINDOW = 64
 WINDOW_BYTES = 2**20
 """A lane holds about so many deliveries in memory, by count and by size, whatever its backlog."""
+STUCK_AFTER = timedelta(milliseconds=100)
 MOST_UNSETTLED = 1_024
 """With as many waiting for the store nothing more is sent: after a crash all of it would be sent again."""
 
@@ -50,6 +51,8 @@ class Lane:
         self._looked_at: datetime | None = None
         self._rests_until: datetime | None = None
         self._idle_since: datetime | None = None
+        self._moved_at = shop.clock.now()
+        """When an attempt last began or ended."""
         self._refused: list[tuple[datetime, Delivery]] = []
 
     @property
@@ -57,9 +60,9 @@ class Lane:
         return not (self.in_flight or self._line.waiting or self._line.out)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether what is offered now would have to wait."""
-        return self._line.waiting > 0 or self._is_full()
+    def is_stuck(self) -> bool:
+        """Whether it has been full for a while: with attempts that do not end, or for want of a chance to begin one."""
+        return self._is_full() and self._shop.clock.now() - self._moved_at >= STUCK_AFTER
 
     def wake(self) -> None:
         """There may be new deliveries."""
@@ -212,6 +215,7 @@ class Lane:
             return None
         gate.pace.spend(now)
         self.in_flight += 1
+        self._moved_at = now
         return line.take(only_forced=only_forced)
 
     async def _work(self, first: Delivery) -> None:
@@ -225,6 +229,7 @@ class Lane:
                 self._line.release(delivery, now, due_again=now + self._shop.rules.pause)
             finally:
                 self.in_flight -= 1
+                self._moved_at = self._shop.clock.now()
                 self._shop.budget.release(self)
             delivery = self._take()
             if self._needs_more():

@@ -73,7 +73,8 @@ cursors = Table(
     metadata,
     Column("reader", String(32), primary_key=True),
     Column("cursor", BigInteger, nullable=False),
-    Column("made", Names),  # subscriptions that have their delivery of the event after it, while not all have
+    Column("ahead", BigInteger, nullable=False, server_default=text("0")),  # up to where but for those that are behind
+    Column("behind", Json),  # subscription: cursor after which it lacks deliveries
 )
 
 keys = Table(

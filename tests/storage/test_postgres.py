@@ -11,7 +11,7 @@ from sqlalchemy import select, text, update
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
-from gateway.ports import IdTaken
+from gateway.ports import FanoutPlace, IdTaken
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
 from gateway.storage.engines.postgres.commits import InOrder
@@ -149,7 +149,8 @@ async def test_only_one_fan_out_moves_the_cursor(stores: Stores, neighbour: Stor
     subscription = await stores.subscribe()
     [logged] = await stores.publish()
     start, wanted = await stores.fanout.place(), [(logged, [subscription.id])]
-    moved = await asyncio.gather(*(one.fanout.advance(start, logged.cursor, wanted) for one in (stores, neighbour)))
+    to = FanoutPlace(cursor=logged.cursor)
+    moved = await asyncio.gather(*(one.fanout.advance(start, to, wanted) for one in (stores, neighbour)))
     assert [answer is None for answer in moved].count(True) == 1
     assert len(await stores.due(subscription)) == 1
 
@@ -158,7 +159,7 @@ async def test_what_is_settled_while_orphans_are_cancelled_hides_none_of_them(st
     subscription = await stores.subscribe()
     first, *rest = await stores.owed(subscription, events=3)
     await stores.subscriptions.delete(subscription.id)
-    await stores.fanout.advance(await stores.fanout.place(), (await stores.log.position()).head, [])
+    await stores.fanout.advance(await stores.fanout.place(), FanoutPlace(cursor=(await stores.log.position()).head), [])
     async with session(url) as other:
         settling = other.transaction()
         await settling.start()
