@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, Table, create_engine, insert, inspect, select
+from sqlalchemy import Connection, LargeBinary, MetaData, Table, create_engine, insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.storage import migrations
@@ -55,8 +55,12 @@ def test_who_had_no_delivery_of_an_event_yet_is_behind_from_there_on(tmp_path: P
     with engine.begin() as connection:
         migrations.upgrade(connection, to="0006")
         kept = Table("subscriptions", MetaData(), autoload_with=connection)
-        required = [column.name for column in kept.c if not (column.nullable or column.server_default)]
-        connection.execute(insert(kept), [{**dict.fromkeys(required, 0), "id": id_} for id_ in ("one", "two", "three")])
+        values = {
+            column.name: b"{}" if isinstance(column.type, LargeBinary) else 0
+            for column in kept.c
+            if not (column.nullable or column.server_default)
+        }
+        connection.execute(insert(kept), [{**values, "id": id_} for id_ in ("one", "two", "three")])
         connection.exec_driver_sql("""UPDATE cursors SET cursor = 7, made = '["two"]'""")
     with engine.begin() as connection:
         migrations.upgrade(connection)
