@@ -1,0 +1,36 @@
+"""What was begun in a former term of a lane is not stored: another process has gone on from there.
+
+Its attempt is not kept either: the other one counts on from the same number, and has made that attempt by now.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.storage.tables import lane_owners
+from webhooks.deliveries import Settlement
+
+_IDS_AT_ONCE = 500  # parameters in one statement
+
+_logger = structlog.get_logger(__name__)
+
+
+async def in_force(connection: AsyncConnection, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+    """Those of *settlements* whose lane has not been taken since. Until the transaction ends it cannot be."""
+    ids = sorted({each.delivery.endpoint_id for each in settlements if each.term is not None})
+    if not ids:
+        return settlements
+    terms: dict[str, int] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        some = lane_owners.c.subscription_id.in_(ids[start : start + _IDS_AT_ONCE])
+        held = select(lane_owners.c.subscription_id, lane_owners.c.term).where(some)
+        # Before any other lock, and nobody who changes these rows waits for another one.
+        for row in await connection.execute(held.order_by(lane_owners.c.subscription_id).with_for_update(read=True)):
+            terms[row.subscription_id] = row.term
+    # One that is not there is of a deleted subscription, which nobody takes any more.
+    kept = [each for each in settlements if each.term == terms.get(each.delivery.endpoint_id, each.term)]
+    if len(kept) < len(settlements):
+        _logger.warning("settling.of_a_former_term", count=len(settlements) - len(kept))
+    return kept
