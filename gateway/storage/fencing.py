@@ -18,10 +18,11 @@ _logger = structlog.get_logger(__name__)
 
 
 async def in_force(connection: AsyncConnection, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
-    """Those of *settlements* whose lane has not been taken since. Until the transaction ends it cannot be."""
-    ids = sorted({each.delivery.endpoint_id for each in settlements if each.term is not None})
-    if not ids:
+    """Those of *settlements*, one at least, whose lane has not been taken since. Until the transaction ends it cannot
+    be."""
+    if settlements[0].term is None:  # then none has one: no other process uses the database
         return settlements
+    ids = sorted({each.delivery.endpoint_id for each in settlements})
     terms: dict[str, int] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
         some = lane_owners.c.subscription_id.in_(ids[start : start + _IDS_AT_ONCE])

@@ -160,6 +160,26 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_sends_nothin
         _check_order(posts)
 
 
+async def test_each_process_does_what_its_roles_are_for(cluster: Cluster) -> None:
+    api_only, sender = cluster.add("--roles", "api"), cluster.add("--roles", "dispatch")
+    cluster.receiver.behave("/hooks/0", Behaviour(status=500))
+    async with api_of(api_only) as api, api_of(sender) as other:
+        await _subscribe(api, cluster, 1, retry_schedule=[3600])
+        await _publish(api, 3, libraries=1)
+        await _all_received(cluster, 3, libraries=1)
+        assert (await other.client.get("/v1/events")).status_code == 404
+        assert (await api.client.get("/v1/events/stream")).status_code == 404
+        [first, *_] = await api.deliveries()
+        cluster.receiver.behave("/hooks/0", Behaviour(status=204))
+        await api.call("POST", f"/v1/deliveries/{first['id']}/retry")
+        await eventually(lambda: len(cluster.receiver.posts()) == 4, "what was asked for here is sent there", within=5)
+        [subscription] = (await api.call("GET", "/v1/subscriptions"))["data"]
+        attempt = await api.call("POST", f"/v1/subscriptions/{subscription['id']}/test")
+        assert attempt["status_code"] == 204
+    assert "delivery.attempted" in sender.output
+    assert not any(words in api_only.output for words in ("delivery.attempted", "node.joined", "duty.begins"))
+
+
 def _longest_gap(posts: list[Post]) -> float:
     return max(later.at - earlier.at for earlier, later in pairwise(posts))
 
