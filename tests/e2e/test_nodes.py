@@ -138,6 +138,7 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_sends_nothin
         paths = await _subscribe(api, cluster, 6, max_per_second=5, ordering="library")
         await _publish(api, 150, libraries=6)
         await eventually(lambda: all(cluster.senders().values()), "both send")
+        assert "duty.begins" in first.output
         first.signal(signal.SIGSTOP)
         done = first.output
         in_turn = {path: len(cluster.receiver.posts(path)) for path in paths}
@@ -146,6 +147,9 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_sends_nothin
             "the other has taken all lanes",
             within=LEASE_SECONDS + TIMEOUT_SECONDS + 10,
         )
+        await api.subscribe(cluster.receiver.url + "/hooks/new", library_ids=["new"])
+        await api.publish(_event(1, "new"))
+        await eventually(lambda: cluster.receiver.posts("/hooks/new"), "the other makes deliveries, too")
         first.signal(signal.SIGCONT)
         await eventually(lambda: "node.joined" in first.output[len(done) :], "it begins anew")
         woken = first.output[len(done) :]
