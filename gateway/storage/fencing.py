@@ -6,18 +6,26 @@ Its attempt is not kept either: the other one counts on from the same number, an
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, select
 
+from gateway.storage.connection import Connection
 from gateway.storage.tables import lane_owners
 from webhooks.deliveries import Settlement
 
 _IDS_AT_ONCE = 500  # parameters in one statement
 
+# Before any other lock, and nobody who changes these rows waits for another one.
+_TERMS = (
+    select(lane_owners.c.subscription_id, lane_owners.c.term)
+    .where(lane_owners.c.subscription_id.in_(bindparam("ids", expanding=True)))
+    .order_by(lane_owners.c.subscription_id)
+    .with_for_update(read=True)
+)
+
 _logger = structlog.get_logger(__name__)
 
 
-async def in_force(connection: AsyncConnection, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+async def in_force(connection: Connection, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
     """Those of *settlements*, one at least, whose lane has not been taken since. Until the transaction ends it cannot
     be."""
     if settlements[0].term is None:  # then none has one: no other process uses the database
@@ -25,10 +33,7 @@ async def in_force(connection: AsyncConnection, settlements: Sequence[Settlement
     ids = sorted({each.delivery.endpoint_id for each in settlements})
     terms: dict[str, int] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
-        some = lane_owners.c.subscription_id.in_(ids[start : start + _IDS_AT_ONCE])
-        held = select(lane_owners.c.subscription_id, lane_owners.c.term).where(some)
-        # Before any other lock, and nobody who changes these rows waits for another one.
-        for row in await connection.execute(held.order_by(lane_owners.c.subscription_id).with_for_update(read=True)):
+        for row in await connection.execute(_TERMS, {"ids": ids[start : start + _IDS_AT_ONCE]}):
             terms[row.subscription_id] = row.term
     # One that is not there is of a deleted subscription, which nobody takes any more.
     kept = [each for each in settlements if each.term == terms.get(each.delivery.endpoint_id, each.term)]

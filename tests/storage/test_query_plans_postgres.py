@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import CursorResult, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.storage.database import Transaction
 from gateway.storage.tables import metadata
 from tests.storage.arrange import Stores, a_settlement
+from tests.storage.listening import listening
 from tests.storage.test_query_plans import HOT, Scene, Work
 
 INDEXES = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
@@ -52,21 +54,19 @@ def url(postgres_url: str) -> str:
 @asynccontextmanager
 async def explained(stores: Stores) -> AsyncIterator[list[str]]:
     """How PostgreSQL goes about each statement that is sent meanwhile."""
-    sent: list[tuple[str, Any]] = []
     steps: list[str] = []
-
-    def executed(*arguments: Any) -> None:
-        _, _, statement, parameters, _, many = arguments
-        sent.append((statement, parameters[0] if many else parameters))
-
-    event.listen(Engine, "before_cursor_execute", executed)
-    yield steps
-    event.remove(Engine, "before_cursor_execute", executed)
+    with listening(stores.database) as sent:
+        yield steps
     async with stores.database.reading() as connection:
         await connection.execute(text("SET LOCAL enable_seqscan = off"))
         for statement, parameters in sent:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-                steps += (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars()
+                steps += (await by_driver(connection, f"EXPLAIN {statement}", parameters)).scalars()
+
+
+async def by_driver(connection: object, statement: str, parameters: Any) -> CursorResult[Any]:
+    assert isinstance(connection, AsyncConnection)
+    return await connection.exec_driver_sql(statement, parameters)
 
 
 def read_whole(steps: list[str]) -> set[str]:
@@ -81,7 +81,7 @@ async def crowd(transaction: Transaction) -> None:
 async def execute_all(transaction: Transaction, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
-            await transaction.connection.exec_driver_sql(statement)
+            await transaction.connection.execute(text(statement))
 
 
 async def own(scene: Scene) -> None:
@@ -145,5 +145,5 @@ async def test_it_has_its_index(stores: Stores, name: str) -> None:
 
 async def test_reading_everything_would_be_noticed(stores: Stores) -> None:
     async with explained(stores) as steps, stores.database.reading() as connection:
-        await connection.exec_driver_sql("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at")
+        await connection.execute(text("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at"))
     assert read_whole(steps) == {"deliveries"}

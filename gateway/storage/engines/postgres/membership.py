@@ -23,6 +23,8 @@ _LEASE = f"{_NOW} + {int(LEASE_SECONDS * 1_000_000)}"
 _JOIN = f"INSERT INTO nodes (id, expires_at, leaving) VALUES ($1, {_LEASE}, false)"  # noqa: S608 - constants
 _RENEW = f"UPDATE nodes SET expires_at = {_LEASE} WHERE id = $1 AND expires_at > {_NOW} RETURNING id"  # noqa: S608
 _DEPART = "UPDATE nodes SET leaving = true WHERE id = $1"
+# Locked in the order in which settlements lock them.
+_OWNED = "SELECT subscription_id FROM lane_owners WHERE node = ANY($1::text[]) ORDER BY subscription_id FOR UPDATE"
 _FREE = (
     f"UPDATE lane_owners SET node = NULL, released_at = {_NOW} "  # noqa: S608 - constants
     "WHERE node = ANY($1::text[]) RETURNING subscription_id"
@@ -133,6 +135,7 @@ class Member:
 
     async def _end(self, node_ids: list[str]) -> None:
         async with self._turn, (connection := await self._connected()).transaction():
+            await connection.execute(_OWNED, node_ids)
             freed = await connection.fetch(_FREE, node_ids)
             await connection.execute(_END, node_ids)
             for message in hints("free", (row["subscription_id"] for row in freed), by=self.node_id):

@@ -13,10 +13,10 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, extract, func, null, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 from typeid import TypeID
 
 from gateway.nodes import HINTS_CHANNEL, Census, Membership, Taken, hints
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.dialects import insert_new
 from gateway.storage.engines.postgres.membership import join
@@ -78,7 +78,7 @@ class PostgresNodes:
         await self._database.write(work, durable=False)
 
 
-async def _take(connection: AsyncConnection, node_id: str, endpoint_ids: Sequence[str]) -> Mapping[str, Taken]:
+async def _take(connection: Connection, node_id: str, endpoint_ids: Sequence[str]) -> Mapping[str, Taken]:
     known = [{"subscription_id": id_, "node": None, "term": 0} for id_ in endpoint_ids]
     await connection.execute(insert_new(connection, lane_owners), known)
     # Locked first, and judged in a statement of its own: a single one might judge by a row that is no longer so.
@@ -91,7 +91,7 @@ async def _take(connection: AsyncConnection, node_id: str, endpoint_ids: Sequenc
     return {row.id: Taken(term=row.term + 1, quiet_for=_quiet_for(row.quiet_for)) for row in free}
 
 
-async def _free(connection: AsyncConnection, node_id: str, endpoint_ids: Sequence[str]) -> Sequence[Any]:
+async def _free(connection: Connection, node_id: str, endpoint_ids: Sequence[str]) -> Sequence[Any]:
     found: Sequence[Any] = (await connection.execute(_is_free(node_id, endpoint_ids))).all()
     return found
 
