@@ -108,6 +108,8 @@ class Settlement:
     """The endpoint has just reached half of the way to being disabled."""
     disable: str | None = None
     """The reason for which the endpoint is to be disabled with this."""
+    term: int | None = None
+    """Of its lane, when the attempt began; None: no other process uses the store."""
 
     @property
     def latency(self) -> timedelta | None:

@@ -14,7 +14,9 @@ from webhooks.deliveries import Attempt, Delivery, Failure
 from webhooks.endpoints import Endpoint, Payload
 from webhooks.errors import BadDestination
 from webhooks.faults import AddressForbidden
+from webhooks.ownership import seconds_awake_or_asleep
 from webhooks.signing import sign
+from webhooks.transport import NOT_AFTER
 
 KEPT_BODY = 4 * 2**10
 """Bytes of an answer that are kept."""
@@ -161,7 +163,8 @@ class Sender:
         if delivery.traceparent is not None:
             headers.append((b"traceparent", delivery.traceparent.encode()))
             shown["traceparent"] = delivery.traceparent
-        return httpx.Request("POST", prepared.url, headers=headers, content=body), shown
+        not_after = {NOT_AFTER: seconds_awake_or_asleep() + endpoint.timeout_seconds}
+        return httpx.Request("POST", prepared.url, headers=headers, content=body, extensions=not_after), shown
 
     def _prepare(self, endpoint: Endpoint) -> _Prepared:
         prepared = self._prepared.get(endpoint.id)

@@ -5,6 +5,7 @@ sees every address, literal or resolved, right before it is connected to, so tha
 a check and the connection (DNS rebinding) gains nothing.
 """
 
+import math
 import socket
 import ssl
 import time
@@ -26,7 +27,12 @@ from aiohttp.tracing import Trace
 
 from webhooks.destinations import Guard, literal_address
 from webhooks.faults import AddressForbidden, translate
+from webhooks.ownership import seconds_awake_or_asleep
 from webhooks.resolver import DeadlineResolver
+
+NOT_AFTER = "not_after"
+"""In a request's extensions: until when, in `seconds_awake_or_asleep`, it may begin to go out. A process that is
+stopped while it connects goes on where it was, and by then another one may have its lane."""
 
 LONGEST_BODY = 64 * 2**10
 """Bytes of an answer that are read; then its connection is closed."""
@@ -45,6 +51,7 @@ class _Trip:
     """What is learnt on the way to the socket of one request."""
 
     started: float
+    not_after: float = math.inf
     sockets: int = 0
     forbidden: int = 0
     connected: float | None = None
@@ -107,7 +114,7 @@ class VettingTransport(httpx.AsyncBaseTransport):
         headers = [(name.decode("ascii"), value.decode()) for name, value in request.headers.raw]
         body = request.content
         while True:
-            trip = _Trip(started=time.perf_counter())
+            trip = _Trip(started=time.perf_counter(), not_after=request.extensions.get(NOT_AFTER, math.inf))
             _trip.set(trip)
             try:
                 answer = await session.request(
@@ -154,7 +161,7 @@ class VettingTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the request's trip when it has its connection."""
+    """Tells the request's trip when it has its connection, unless it is too late by then."""
 
     async def connect(
         self,
@@ -163,7 +170,11 @@ class _Connector(aiohttp.TCPConnector):
         timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        _trip.get().connected = time.perf_counter()
+        trip = _trip.get()
+        if seconds_awake_or_asleep() >= trip.not_after:
+            connection.release()
+            raise httpx.ConnectTimeout("too late to be sent: the process was stopped meanwhile")
+        trip.connected = time.perf_counter()
         return connection
 
     async def close(self, *, abort_ssl: bool = False) -> None:

@@ -8,14 +8,29 @@ import click
 from gateway.app import Gateway
 from gateway.errors import GatewayError
 from gateway.http.server import serve
+from gateway.roles import Role, roles_of
 from gateway.settings import BadSetting, Settings, load
 from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
 from gateway.version import __version__
 
 
+def _roles(_context: click.Context, _parameter: click.Parameter, text: str) -> frozenset[Role]:
+    try:
+        return roles_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
-def command() -> None:
+@click.option(
+    "--roles",
+    callback=_roles,
+    default=",".join(Role),
+    show_default=True,
+    help="What this process does, where several share a database.",
+)
+def command(roles: frozenset[Role]) -> None:
     """Run the gateway. Settings come from the environment (GATEWAY_…)."""
     try:
         settings = load()
@@ -23,7 +38,7 @@ def command() -> None:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(2)
     configure_logs(settings.log_format)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, roles=roles)
     try:
         serve(
             gateway.app,

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 from sqlalchemy import select, text, update
 
@@ -22,6 +20,7 @@ from tests.builders import NOON, HandClock, a_draft, an_event
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.storage.arrange import Stores, a_subscription
 from tests.storage.listening import listening
+from tests.storage.sessions import is_waited_for, session
 
 
 @pytest.fixture
@@ -41,23 +40,6 @@ def own_server() -> Iterator[PostgresServer]:
     """One that may be killed."""
     with postgres_server() as server:
         yield server
-
-
-@asynccontextmanager
-async def session(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def is_waited_for(url: str, count: int = 1) -> None:
-    """Until so many sessions wait for a lock."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with session(url) as connection, asyncio.timeout(10):
-        while await connection.fetchval(waiting) < count:  # noqa: ASYNC110 - only asking tells
-            await asyncio.sleep(0.01)
 
 
 def the_cursors(receipts: Sequence[Any]) -> list[int]:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
-from gateway.fanout import Fanout
+from gateway.fanout.fanout import Fanout
 from gateway.filters import Filter
 from gateway.ports import Dropped, HistoryQuery, IdTaken, RedeliverQuery
 from gateway.replays import Selection, Stretch

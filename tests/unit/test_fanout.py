@@ -12,11 +12,11 @@ import pytest
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Draft, EventType, LoggedEvent, Page
-from gateway.fanout import Fanout
+from gateway.fanout.fanout import Fanout
+from gateway.fanout.interests import Interests
+from gateway.fanout.put_off import PUT_OFF_AT_MOST, WORTH_IT
 from gateway.filters import Filter
-from gateway.interests import Interests
 from gateway.ports import FanoutPlace, Wanted
-from gateway.put_off import PUT_OFF_AT_MOST, WORTH_IT
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Interest
 from tests.fakes.deliveries import a_delivery

@@ -697,15 +697,6 @@ async def test_each_attempt_is_one_line_in_the_log_and_tells_no_secret(
     }
 
 
-async def test_a_ping_is_sent_whatever_the_status_and_counts_for_nothing(world: World) -> None:
-    paused = an_endpoint(status=Status.PAUSED)
-    world.store.add(paused)
-    attempt = await world.dispatcher.ping(paused, a_delivery())
-    assert attempt.status_code == 204
-    assert world.store.rows == {}
-    assert world.store.healths["sub_1"] == Health()
-
-
 async def test_an_ordered_backlog_flows_as_fast_as_its_receiver_answers(world: World) -> None:
     world.store.add(an_endpoint(ordering=Ordering.LIBRARY))
     world.owe(300, library_id="a")

@@ -22,6 +22,7 @@ from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.postgres.commits import InOrder
 from gateway.storage.engines.postgres.duty import on_duty
+from gateway.storage.engines.postgres.nodes import PostgresNodes
 from gateway.storage.engines.postgres.server import FAULTS, WORK_SECONDS, check_url, engine, may_be_repeated
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
@@ -49,6 +50,7 @@ class PostgresDatabase(Database):
         self._url = url
         self._work_seconds = work_seconds
         self._commits = InOrder(self._announce)
+        self.nodes = PostgresNodes(self, url)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

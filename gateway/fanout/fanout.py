@@ -16,9 +16,9 @@ import structlog
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
-from gateway.interests import Interests
+from gateway.fanout.interests import Interests
+from gateway.fanout.put_off import PUT_OFF_SECONDS, PutOff
 from gateway.ports import EventLog, FanoutPlace, FanoutStore, Wanted
-from gateway.put_off import PUT_OFF_SECONDS, PutOff
 from gateway.subscriptions import Interest
 from webhooks.deliveries import Delivery
 
