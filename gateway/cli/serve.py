@@ -1,6 +1,5 @@
 """`gateway serve`: run the gateway until it is told to stop."""
 
-import re
 import sys
 
 import click
@@ -9,6 +8,7 @@ from gateway.app import Gateway
 from gateway.errors import GatewayError
 from gateway.http.server import serve
 from gateway.settings import BadSetting, Settings, load
+from gateway.storage.engines import without_password
 from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.telemetry import configure_logs
 from gateway.version import __version__
@@ -60,4 +60,4 @@ def _banner(gateway: Gateway, host: str, port: int) -> str:
 
 def _place(settings: Settings) -> str:
     """Where the data is, without the password."""
-    return re.sub(r"(://[^:@/]*):[^/]*@", r"\1:***@", settings.database_url.removeprefix("sqlite:///"))
+    return without_password(settings.database_url).removeprefix("sqlite:///")

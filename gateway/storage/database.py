@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
+from gateway.storage.moves import refuse_half
 from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
 from gateway.times import now as system_clock
@@ -36,11 +37,13 @@ Work = Callable[[Transaction], Awaitable[T]]
 class Database(ABC):
     """`async with` opens it, migrated. Made by `gateway.storage.engines.database_of`.
 
-    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed.
+    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed. *whole*: it may neither
+    have moved nor be half a copy; False is for who moves it.
     """
 
-    def __init__(self, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> None:
+    def __init__(self, *, clock: Clock = system_clock, seal: Seal | None = PLAIN, whole: bool = True) -> None:
         self.clock = clock
+        self._whole = whole
         self.seal = seal or PLAIN
         self._checks_seal = seal is not None
         self._listeners: list[Callable[[Page], None]] = []
@@ -89,8 +92,11 @@ class Database(ABC):
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         """`write`, for a caller that stays."""
 
-    async def _fit_seal(self, connection: AsyncConnection) -> bool:
-        """See `prepare`: in the transaction that opens the database, once that is of the newest version."""
+    async def _admit(self, connection: AsyncConnection) -> bool:
+        """See that it may be used, and fit the seal, see `prepare`: in the transaction that opens the database, once
+        that is of the newest version."""
+        if self._whole:
+            await refuse_half(connection)
         return self._checks_seal and await prepare(connection, self.seal)
 
     def _announce(self, appended: list[LoggedEvent]) -> None:

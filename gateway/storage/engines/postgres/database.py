@@ -41,9 +41,10 @@ class PostgresDatabase(Database):
         *,
         clock: Clock = system_clock,
         seal: Seal | None = PLAIN,
+        whole: bool = True,
         work_seconds: float = WORK_SECONDS,
     ) -> None:
-        super().__init__(clock=clock, seal=seal)
+        super().__init__(clock=clock, seal=seal, whole=whole)
         check_url(url)
         self._url = url
         self._work_seconds = work_seconds
@@ -124,7 +125,7 @@ class PostgresDatabase(Database):
             await connection.execute(_ONE_AT_A_TIME)
             await connection.run_sync(migrations.upgrade)
             await connection.run_sync(migrations.in_byte_order)
-            await self._fit_seal(connection)
+            await self._admit(connection)
 
 
 _MAY_BE_LOST = text("SET LOCAL synchronous_commit = off")

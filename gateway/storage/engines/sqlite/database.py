@@ -33,11 +33,12 @@ class SqliteDatabase(Database):
         *,
         clock: Clock = system_clock,
         seal: Seal | None = PLAIN,
+        whole: bool = True,
         sync: Callable[[Path], None] = file.sync_wal,
     ) -> None:
-        super().__init__(clock=clock, seal=seal)
+        super().__init__(clock=clock, seal=seal, whole=whole)
         self._sync = sync
-        self._path = _path_of(url)
+        self._path = path_of(url)
         self._writing = asyncio.Lock()
         self._durable = True
 
@@ -107,12 +108,12 @@ class SqliteDatabase(Database):
     async def _prepare(self) -> None:
         async with self._writer.begin() as connection:
             await connection.run_sync(migrations.upgrade)
-            was_sealed = await self._fit_seal(connection)
+            was_sealed = await self._admit(connection)
         if was_sealed:
             await file.empty_wal(self._writer)
 
 
-def _path_of(url: str) -> Path:
+def path_of(url: str) -> Path:
     """Raises:
     ValueError: *url* is no file that can be used, in words that say what is wrong with it.
     """
