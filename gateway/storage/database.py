@@ -3,9 +3,10 @@ hears of commits."""
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Self, TypeVar
 
 import structlog
@@ -70,6 +71,15 @@ class Database(ABC):
     @abstractmethod
     def on_duty(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Wait until no other process is on duty, and be it. The event is set once that is no longer certain."""
+
+    @abstractmethod
+    async def make_days(self, days: Iterable[date]) -> None:
+        """Make place for the attempts of *days*, where an engine keeps them by the day."""
+
+    @abstractmethod
+    async def turn_days(self, *, before: datetime) -> datetime:
+        """Let go of the days of attempts that were over before *before*, where an engine keeps them so, and make place
+        for those to come. Answers from before when the others are to go row by row."""
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run *work* in a transaction of its own and commit it.

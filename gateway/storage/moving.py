@@ -8,6 +8,7 @@ Rows are copied as the database keeps them: what is sealed stays sealed, and JSO
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Select, String, Table, bindparam, func, select, tuple_, type_coerce
@@ -21,10 +22,11 @@ from gateway.storage.engines.postgres.server import FAULTS, POSTGRES, check_url
 from gateway.storage.engines.sqlite.database import path_of
 from gateway.storage.moves import Key, Move, Progress, forget_move, keep_move, move_of
 from gateway.storage.rows import within
-from gateway.storage.tables import delivery_counts, metadata, moves
+from gateway.storage.tables import attempts, delivery_counts, metadata, moves
 
 ROWS_AT_ONCE = 5_000
 BYTES_AT_ONCE = 4 * 2**20
+MOST_DAYS = 400
 ROW_BYTES = 100
 """What a row takes beside its text and bytes."""
 
@@ -67,8 +69,8 @@ async def copy(source_url: str, target_url: str, report: Report) -> bool:
     """
     _check(source_url, target_url)
     async with database_of(source_url, seal=None, whole=False) as source:
-        async with database_of(target_url, seal=None, whole=False):
-            pass  # migrated
+        async with database_of(target_url, seal=None, whole=False) as migrated:
+            await migrated.make_days(await _days(source))
         try:
             async with target(target_url) as into:
                 begun = await _begin(source, into, source_url, target_url)
@@ -206,6 +208,17 @@ def _size(table: Table) -> ColumnElement[int]:
 def _key(table: Table, row: tuple[Any, ...]) -> Key:
     names = [column.name for column in table.c]
     return tuple(row[names.index(column.name)] for column in table.primary_key)
+
+
+async def _days(source: Database) -> Sequence[date]:
+    """Those of the attempts to copy, the last ones of them if they are of years."""
+    async with source.reading() as connection:
+        first, last = (
+            await connection.execute(select(func.min(attempts.c.started_at), func.max(attempts.c.started_at)))
+        ).one()
+    if first is None:
+        return ()
+    return [last.date() - timedelta(days=ago) for ago in range(min((last.date() - first.date()).days + 1, MOST_DAYS))]
 
 
 async def _count(connection: AsyncConnection, table: Table) -> int:

@@ -220,6 +220,7 @@ _of_deliveries("deliveries_replay", "replay_id", "status", "attempt_count", "id"
 _of_deliveries("deliveries_leaving", "cursor", where=PENDING)
 _of_deliveries("deliveries_settled", "settled_at", where=deliveries.c.settled_at.is_not(None))
 
+# On PostgreSQL in partitions by the day of `started_at`, which is of the key there.
 attempts = Table(
     "attempts",
     metadata,

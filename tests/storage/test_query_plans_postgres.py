@@ -4,6 +4,7 @@ Whether to use it is the planner's business, by how many rows there are; here it
 it could do otherwise.
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,6 +45,12 @@ _CROWD = """
 """
 
 
+_OF_PARTITIONS = """
+    SELECT inhrelid::regclass::text AS part, inhparent::regclass::text AS whole FROM pg_inherits
+"""
+"""Partitions and their indexes, and what each is one of."""
+
+
 @pytest.fixture
 def url(postgres_url: str) -> str:
     return postgres_url
@@ -67,6 +74,8 @@ async def explained(stores: Stores) -> AsyncIterator[list[str]]:
         for statement, parameters in sent:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
                 steps += (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars()
+        whole = {str(row.part): str(row.whole) for row in await connection.exec_driver_sql(_OF_PARTITIONS)}
+    steps[:] = [re.sub(r"\w+", lambda name: whole.get(name[0], name[0]), step) for step in steps]
 
 
 def read_whole(steps: list[str]) -> set[str]:

@@ -6,8 +6,9 @@ write ─▶ [ begin · work · commit ] ─▶ announced, in the order of the l
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date, datetime
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import event, text
@@ -19,6 +20,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from gateway.storage import migrations
 from gateway.storage.database import Database, Transaction, Work, unavailable
+from gateway.storage.engines.postgres import days as attempts_by_day
 from gateway.storage.engines.postgres.commits import InOrder
 from gateway.storage.engines.postgres.duty import on_duty
 from gateway.storage.engines.postgres.server import FAULTS, WORK_SECONDS, check_url, engine, may_be_repeated
@@ -78,6 +80,21 @@ class PostgresDatabase(Database):
         async with on_duty(self._url) as is_over:
             yield is_over
 
+    async def make_days(self, days: Iterable[date]) -> None:
+        async def work(transaction: Transaction) -> None:
+            await attempts_by_day.make_days(transaction.connection, days)
+
+        await self.write(work)
+
+    async def turn_days(self, *, before: datetime) -> datetime:
+        now = self.clock()
+
+        async def work(transaction: Transaction) -> None:
+            await attempts_by_day.turn_days(transaction.connection, before=before, now=now)
+
+        await self.write(work, durable=False)
+        return attempts_by_day.row_by_row_until(before, now)
+
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         repeated = AsyncRetrying(
             retry=retry_if_exception(may_be_repeated),
@@ -125,6 +142,7 @@ class PostgresDatabase(Database):
             await connection.execute(_ONE_AT_A_TIME)
             await connection.run_sync(migrations.upgrade)
             await connection.run_sync(migrations.in_byte_order)
+            await attempts_by_day.make_days(connection, attempts_by_day.ahead(self.clock()))
             await self._admit(connection)
 
 

@@ -1,8 +1,9 @@
 """One SQLite file as a `Database`: a writer in a thread of its own, a few readers beside it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -78,6 +79,12 @@ class SqliteDatabase(Database):
     async def on_duty(self) -> AsyncIterator[asyncio.Event]:
         """At once and for good: the file lock has seen to it."""
         yield asyncio.Event()
+
+    async def make_days(self, days: Iterable[date]) -> None:
+        """There is one table."""
+
+    async def turn_days(self, *, before: datetime) -> datetime:
+        return before
 
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         async with self._writing:
