@@ -27,18 +27,24 @@ class Interval(StrEnum):
 
     @property
     def length(self) -> timedelta:
-        return {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}[self.value]
+        return _LENGTHS[self]
 
     @property
     def kept(self) -> timedelta:
         """How long its rollups are kept."""
-        return {"minute": timedelta(days=2), "hour": timedelta(days=32), "day": timedelta(days=400)}[self.value]
+        return _KEPT[self]
 
     def start(self, moment: datetime) -> datetime:
         """When the interval that *moment* lies in began, in UTC."""
         return moment - (moment - _EPOCH) % self.length
 
 
+_LENGTHS = {
+    Interval.MINUTE: timedelta(minutes=1),
+    Interval.HOUR: timedelta(hours=1),
+    Interval.DAY: timedelta(days=1),
+}
+_KEPT = {Interval.MINUTE: timedelta(days=2), Interval.HOUR: timedelta(days=32), Interval.DAY: timedelta(days=400)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

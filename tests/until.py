@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 30
 
 
 async def until(condition: Callable[[], bool]) -> None:

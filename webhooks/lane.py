@@ -23,7 +23,7 @@ from webhooks.verdicts import Delivered, Retry
 _log = structlog.get_logger(__name__)
 
 SMALLEST_WINDOW = 16
-LARGEST_WINDOW = 256
+LARGEST_WINDOW = 64
 WINDOW_BYTES = 2**20
 """A lane holds about so many deliveries in memory, by count and by size, whatever its backlog."""
 MOST_UNSETTLED = 1_024

@@ -1,4 +1,4 @@
-"""Store what attempts came to, in batches: while one batch is being committed, the next collects.
+"""Store what attempts came to, in batches: while one is being committed, and for a little after, the next collects.
 
 put ──▶ queue ──batch──▶ store ──▶ done(stored)
                    │ refused again and again
@@ -21,6 +21,10 @@ LARGEST_BATCH = 500
 TRIES = 4
 MOST_REFUSED = 5
 """When so many alone are refused, and none was taken, it is the store and not they."""
+REST = 2
+"""So many times as long as a batch has taken the next one collects. Nobody waits for it, but publishers wait for their
+turn with the store: where that is quick a rest is nothing; where it is busy, batches are fewer and larger."""
+LONGEST_REST = timedelta(milliseconds=30)
 GIVE_BACK_AFTER = timedelta(seconds=30)
 _AWAY_SECONDS = 3.0
 
@@ -60,10 +64,13 @@ class Settler:
             await self._event.wait()
             self._event.clear()
             while self._queue:
+                began_at = self._clock.now()
                 if not await self._settle(self._queue[:LARGEST_BATCH]):
                     if self._closing.is_set():
                         return
                     await self._sleep(_AWAY_SECONDS)
+                elif len(self._queue) < LARGEST_BATCH:
+                    await self._rest(began_at)
 
     def close(self) -> None:
         """Store what is there, then end. What the store does not take now is still pending in it."""
@@ -128,6 +135,11 @@ class Settler:
             _log.exception("delivery.settle_failed", deliveries=[one.delivery.id for one in settlements[:10]])
             return False
         return True
+
+    async def _rest(self, began_at: datetime) -> None:
+        now = self._clock.now()
+        if (took := now - began_at) > timedelta(0):
+            await self._clock.wait(self._closing, now + min(REST * took, LONGEST_REST))
 
     async def _sleep(self, seconds: float) -> None:
         await self._clock.wait(self._closing, self._clock.now() + timedelta(seconds=seconds))

@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, bindparam, select
 
+from gateway.storage.connection import Connection
 from gateway.storage.dialects import insert_new
 from gateway.storage.tables import attempts
 from webhooks.deliveries import Attempt, Failure
+
+_OF_DELIVERIES = select(attempts.c.delivery_id, attempts.c.number).where(
+    attempts.c.delivery_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
@@ -44,7 +48,7 @@ def row_of_attempt(delivery_id: str, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-async def store_attempts(connection: AsyncConnection, made: Sequence[tuple[str, Attempt, int]]) -> None:
+async def store_attempts(connection: Connection, made: Sequence[tuple[str, Attempt, int]]) -> None:
     """Store what was *made*, each once: the delivery, its attempt, and how many attempts it had before.
 
     The deliveries are held. A batch that is stored again, because its commit broke, finds its attempts there, and so
@@ -55,8 +59,7 @@ async def store_attempts(connection: AsyncConnection, made: Sequence[tuple[str, 
     for id_, attempt, _ in made:
         fresh.setdefault((id_, attempt.number), attempt)
     if again := {id_ for id_, attempt, count in made if attempt.number <= count}:
-        there = select(attempts.c.delivery_id, attempts.c.number).where(attempts.c.delivery_id.in_(sorted(again)))
-        for id_, number in await connection.execute(there):
+        for id_, number in await connection.execute(_OF_DELIVERIES, {"ids": sorted(again)}):
             fresh.pop((id_, number), None)
     if fresh:
         rows = [row_of_attempt(id_, attempt) for (id_, _), attempt in fresh.items()]

@@ -4,19 +4,19 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, ScalarSelect, bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.storage.connection import Connection
 from gateway.storage.tables import LIVE, PENDING, REPLAYED, deliveries, subscriptions
 from webhooks.endpoints import Status
 
 
-async def earliest_due(connection: AsyncConnection) -> dict[str, datetime]:
+async def earliest_due(connection: Connection) -> dict[str, datetime]:
     """Of every active subscription that owes anything: when the first of it is due."""
     found = {id_: _earliest(moments) for id_, *moments in await connection.execute(_OF_ACTIVE)}
     return {id_: moment for id_, moment in found.items() if moment is not None}
 
 
-async def earliest_due_of(connection: AsyncConnection, subscription_id: str) -> datetime | None:
+async def earliest_due_of(connection: Connection, subscription_id: str) -> datetime | None:
     """When the first of what *subscription_id* owes is due; None: it owes nothing."""
     return _earliest((await connection.execute(_OF_ONE, {"subscription_id": subscription_id})).one())
 

@@ -10,10 +10,10 @@ from datetime import date, datetime
 from typing import Self, TypeVar
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
+from gateway.storage.connection import Connection
 from gateway.storage.moves import refuse_half
 from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
@@ -27,7 +27,7 @@ _logger = structlog.get_logger(__name__)
 class Transaction:
     """A write in progress. What is put into `appended` is announced once it is committed."""
 
-    connection: AsyncConnection
+    connection: Connection
     seal: Seal
     appended: list[LoggedEvent] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Database(ABC):
     async def __aexit__(self, *_: object) -> None: ...
 
     @abstractmethod
-    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def reading(self) -> AbstractAsyncContextManager[Connection]:
         """A connection that sees one state of the database throughout.
 
         Raises:
@@ -85,8 +85,8 @@ class Database(ABC):
         """Run *work* in a transaction of its own and commit it.
 
         *work* may run in another thread, and more than once where others got in its way: it may use its transaction
-        and plain values, and changes nothing else. It runs to its end even if the caller is cancelled, so that nobody
-        who gives up leaves a transaction open.
+        and plain values, awaits nothing but its statements, and changes nothing else. It runs to its end even if the
+        caller is cancelled, so that nobody who gives up leaves a transaction open.
         With *durable* it is on disk on return; else a power failure may take it back (never a killed gateway), so
         that is for what can be derived again.
 
@@ -102,7 +102,7 @@ class Database(ABC):
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         """`write`, for a caller that stays."""
 
-    async def _admit(self, connection: AsyncConnection) -> bool:
+    async def _admit(self, connection: Connection) -> bool:
         """See that it may be used, and fit the seal, see `prepare`: in the transaction that opens the database, once
         that is of the newest version."""
         if self._whole:

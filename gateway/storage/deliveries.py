@@ -19,10 +19,10 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor, EventType, LoggedEvent
 from gateway.storage.backlog import earliest_due
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.rows import within
 from gateway.storage.settling import settle
@@ -200,7 +200,7 @@ def _fitting(sizes: Iterable[tuple[str, int]], limit: int) -> list[str]:
     return [] if last is None else ids[: ids.index(last) + 1]
 
 
-async def _whole(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Delivery]:
+async def _whole(connection: Connection, ids: Sequence[str]) -> dict[str, Delivery]:
     """The deliveries of *ids* with what is sent for them, in the same order."""
     if not ids:
         return {}

@@ -6,11 +6,11 @@ A question goes by the index that leaves the least to look at; what that index d
 from typing import Any
 
 from sqlalchemy import Row, Select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.keys import holds
 from gateway.listing import EXAMINED_ROWS, Listing
 from gateway.ports import DeliveryQuery, DeliveryRecord
+from gateway.storage.connection import Connection
 from gateway.storage.delivery_records import record_of, records
 from gateway.storage.stretches import Stretch, stretch_between
 from gateway.storage.tables import DEAD, deliveries
@@ -20,7 +20,7 @@ _MORE_AT_ONCE = 1000
 """Rows of each further look, when the first, as large as a page, was not enough."""
 
 
-async def list_deliveries(connection: AsyncConnection, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
+async def list_deliveries(connection: Connection, query: DeliveryQuery) -> Listing[DeliveryRecord, str]:
     stretch = await stretch_between(connection, query.since, query.until)
     found: list[DeliveryRecord] = []
     examined, resume, at_once = 0, query.resume, query.limit + 1

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import Conflict
 from gateway.events import LoggedEvent
@@ -12,6 +11,7 @@ from gateway.listing import Listing
 from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
 from gateway.storage import redelivery
 from gateway.storage.attempt_rows import attempt_of
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.delivery_listing import list_deliveries
 from gateway.storage.delivery_records import record_of, records
@@ -101,7 +101,7 @@ class SqlDeliveryDesk:
         return await stop_replay(self._database, replay_id)
 
 
-async def _get(connection: AsyncConnection, delivery_id: str, *, for_update: bool = False) -> DeliveryRecord | None:
+async def _get(connection: Connection, delivery_id: str, *, for_update: bool = False) -> DeliveryRecord | None:
     one = records().where(deliveries.c.id == delivery_id)
     if for_update:
         one = one.with_for_update(of=deliveries)
@@ -109,7 +109,7 @@ async def _get(connection: AsyncConnection, delivery_id: str, *, for_update: boo
     return None if row is None else record_of(row)
 
 
-async def _check_sendable(connection: AsyncConnection, record: DeliveryRecord) -> None:
+async def _check_sendable(connection: Connection, record: DeliveryRecord) -> None:
     """Raises:
     Conflict: there is nothing to send any more, or nobody to send it to.
     """

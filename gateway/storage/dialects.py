@@ -1,27 +1,41 @@
 """The few statements that SQLAlchemy spells differently for each engine."""
 
+from functools import cache
+
 from sqlalchemy import Insert, Table
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.storage.connection import Connection
 
 _Insert = sqlite.Insert | postgresql.Insert
 
 
-def insert_new(connection: AsyncConnection, table: Table) -> Insert:
+def insert_new(connection: Connection, table: Table) -> Insert:
     """An INSERT that passes over rows whose key is there already."""
-    return _insert(connection, table).on_conflict_do_nothing()
+    return _insert_new(connection.dialect.name, table)
 
 
-def upsert(connection: AsyncConnection, table: Table) -> Insert:
+def upsert(connection: Connection, table: Table) -> Insert:
     """An INSERT that replaces, in a row whose key is there already, everything else."""
+    return _upsert(connection.dialect.name, table)
+
+
+# Made once: to put them together takes longer than to run them.
+@cache
+def _insert_new(dialect: str, table: Table) -> Insert:
+    return _insert(dialect, table).on_conflict_do_nothing()
+
+
+@cache
+def _upsert(dialect: str, table: Table) -> Insert:
     keys = [column.name for column in table.primary_key]
-    statement = _insert(connection, table)
+    statement = _insert(dialect, table)
     others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
     return statement.on_conflict_do_update(index_elements=keys, set_=others)
 
 
-def _insert(connection: AsyncConnection, table: Table) -> _Insert:
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+def _insert(dialect: str, table: Table) -> _Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 _COUNT_MADE = """

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import Conflict
 from gateway.event_types import BUILT_IN, EventTypeRecord, Validation
 from gateway.events import Cursor
 from gateway.listing import EXAMINED_BYTES, Listing
 from gateway.storage import notices
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.dialects import upsert
 from gateway.storage.log import hold
@@ -74,7 +74,7 @@ class SqlEventTypeStore:
             return [_record(row) for row in await connection.execute(checked)]
 
 
-async def _added(connection: AsyncConnection, limit: int, before: str | None) -> list[tuple[str, int]]:
+async def _added(connection: Connection, limit: int, before: str | None) -> list[tuple[str, int]]:
     """The types that are not built in, newest first, each with the size of its schema."""
     size = func.coalesce(func.length(event_types.c.schema), 0)
     newest = (

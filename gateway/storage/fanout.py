@@ -4,17 +4,28 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, insert, select, update
 from typeid import TypeID
 
 from gateway.events import Cursor, LoggedEvent
 from gateway.ports import FanoutPlace
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.tables import cursors, deliveries
 from webhooks.deliveries import Delivery, DeliveryStatus
 
 _OURS = cursors.c.reader == "fanout"
+_MOVE = (
+    update(cursors)
+    .where(
+        _OURS,
+        cursors.c.cursor == bindparam("old_cursor"),
+        cursors.c.made.is_not_distinct_from(bindparam("old_made", type_=cursors.c.made.type)),
+    )
+    .values(cursor=bindparam("new_cursor"), made=bindparam("new_made"))
+)
+"""Only if nobody else has moved it."""
+_MAKE = insert(deliveries)
 
 
 class SqlFanoutStore:
@@ -31,12 +42,13 @@ class SqlFanoutStore:
     async def begin(
         self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
     ) -> Mapping[str, Sequence[Delivery]] | None:
-        return await self._create(since, [(event, ids)], {"made": since.made.union(ids)})
+        place = {"new_cursor": since.cursor, "new_made": since.made.union(ids)}
+        return await self._create(since, [(event, ids)], place)
 
     async def advance(
         self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
     ) -> Mapping[str, Sequence[Delivery]] | None:
-        return await self._create(since, wanted, {"cursor": to, "made": None})
+        return await self._create(since, wanted, {"new_cursor": to, "new_made": None})
 
     async def _create(
         self, since: FanoutPlace, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]], place: Mapping[str, Any]
@@ -46,14 +58,14 @@ class SqlFanoutStore:
         made = [new_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
         # In this order all take the rows of `delivery_counts`.
         rows = [row_of_delivery(delivery) for delivery in sorted(made, key=lambda one: one.endpoint_id)]
-        unmoved = (cursors.c.cursor == since.cursor) & (cursors.c.made == (since.made or None))
+        values = {**place, "old_cursor": since.cursor, "old_made": since.made or None}
 
         async def work(transaction: Transaction) -> bool:
-            moved = await transaction.connection.execute(update(cursors).where(_OURS, unmoved).values(place))
+            moved = await transaction.connection.execute(_MOVE, values)
             if not moved.rowcount:
                 return False
             if rows:
-                await transaction.connection.execute(insert(deliveries), rows)
+                await transaction.connection.execute(_MAKE, rows)
             return True
 
         if not await self._database.write(work, durable=False):
@@ -64,7 +76,7 @@ class SqlFanoutStore:
         return created
 
 
-async def fanout_cursor(connection: AsyncConnection) -> Cursor:
+async def fanout_cursor(connection: Connection) -> Cursor:
     """Up to where events have their deliveries, as *connection* sees it."""
     return Cursor((await connection.execute(select(cursors.c.cursor).where(_OURS))).scalar_one())
 

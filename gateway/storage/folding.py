@@ -1,9 +1,11 @@
 """Tallies added to the rollups, and rollups that are old enough dropped: in the background, a little at a time.
 
-tallies ──fold──▶ minute, hour, day × (everything, each type, each library) × (its subscription, all together)
+tallies ──gather──▶ tallies, each source once ──fold──▶ minute, hour, day × (everything, each type, each library)
+                                                                           × (its subscription, all together)
 
 One transaction adds some tallies and deletes them, so each is counted once, however late it comes; no interval is ever
-closed. Names beyond as many as are counted go under the empty one.
+closed. Names beyond as many as are counted go under the empty one. Both keep the writer for a few milliseconds at a
+time: what is folded is eighteen rollups a source, and publishers wait meanwhile.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +13,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, delete, func, select, update
 
 from gateway.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Interval
 from gateway.storage import rollup_rows
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, summed
 from gateway.storage.rows import within
 from gateway.storage.tables import rollups, tallies
-from gateway.storage.tallies import Source, decoded, merge
+from gateway.storage.tallies import ENTRIES_AT_ONCE, Source, decoded, encoded, merge
 
-SOURCES_AT_ONCE = 100
-"""Each is up to nine rollups of its own, in one transaction: publishers must not wait long for it."""
-BYTES_AT_ONCE = 256 * 2**10
-TALLIES_AT_ONCE = 1_000
+SOURCES_AT_ONCE = ENTRIES_AT_ONCE
+GATHERED_AT_ONCE = 500
+GATHERED_BYTES_AT_ONCE = 128 * 2**10
+FOLDED_AT_ONCE = 20
+"""Tallies looked at, of which those of the first few sources are folded."""
 ROWS_AT_ONCE = 500
 
 
@@ -37,10 +40,37 @@ class Folding:
     most_names: int = MOST_NAMES
     most_names_of_all: int = MOST_NAMES_OF_ALL
     sources_at_once: int = SOURCES_AT_ONCE
+    gathered_at_once: int = GATHERED_AT_ONCE
     rows_at_once: int = ROWS_AT_ONCE
 
+    async def gather(self) -> tuple[int, bool]:
+        """Put the oldest tallies together, so that each of their sources is folded once. How many are left of them, and
+        whether there are others."""
+
+        async def work(transaction: Transaction) -> tuple[int, bool]:
+            connection = transaction.connection
+            sizes = (await connection.execute(_SIZES, {"most": self.gathered_at_once})).all()
+            last = within([tuple(row) for row in sizes], GATHERED_BYTES_AT_ONCE)
+            rows = (await connection.execute(_OLDEST, {"last": last, "most": len(sizes)})).all() if sizes else ()
+            has_more = len(sizes) == self.gathered_at_once or len(rows) < len(sizes)
+            if len(rows) < 2:
+                return len(rows), has_more
+            found: dict[Source, Figures] = {}
+            for row in rows:
+                merge(found, decoded(row.figures))
+            together = encoded(found, most_rows=len(rows))
+            ids = [row.id for row in rows]
+            await connection.execute(
+                _REPLACE, [{"of": id_, "new": each} for id_, each in zip(ids, together, strict=False)]
+            )
+            if spare := ids[len(together) :]:
+                await connection.execute(_DELETE, {"ids": spare})
+            return len(together), has_more
+
+        return await self.database.write(work, durable=False)
+
     async def fold(self) -> bool:
-        """Add some tallies to the rollups. False: there were none."""
+        """Add the oldest tallies to the rollups. False: there were none."""
 
         async def work(transaction: Transaction) -> bool:
             connection = transaction.connection
@@ -48,7 +78,7 @@ class Folding:
             if not ids:
                 return False
             await self._add(connection, found)
-            await connection.execute(delete(tallies).where(tallies.c.id.in_(ids)))
+            await connection.execute(_DELETE, {"ids": ids})
             return True
 
         # What a power failure takes back is a tally again.
@@ -66,7 +96,7 @@ class Folding:
 
         return await self.database.write(work, durable=False)
 
-    async def _add(self, connection: AsyncConnection, found: Mapping[Source, Figures]) -> None:
+    async def _add(self, connection: Connection, found: Mapping[Source, Figures]) -> None:
         wanted = summed(found, *Interval)
         others = {key._replace(name=OTHERS) for key in wanted}
         kept = await rollup_rows.kept(connection, wanted.keys() | others)
@@ -77,7 +107,7 @@ class Folding:
         await rollup_rows.put(connection, bounded)
 
     async def _bounded(
-        self, connection: AsyncConnection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
+        self, connection: Connection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
     ) -> dict[Key, Figures]:
         """*wanted*, but what has no name yet, where there are as many as there may be, under `OTHERS`."""
         fresh = [key for key in wanted if key not in kept and key.dimension != ALL]
@@ -93,25 +123,21 @@ class Folding:
         return bounded
 
 
-async def _some_tallies(connection: AsyncConnection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
+async def _some_tallies(connection: Connection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
     """The oldest, of at most *most* sources together, but one tally at least. They are held until the transaction ends:
     who folds beside this waits for the same ones, and finds them gone."""
-    sizes = select(tallies.c.id, func.length(tallies.c.figures)).order_by(tallies.c.id).limit(TALLIES_AT_ONCE)
-    last = within([(id_, size) for id_, size in await connection.execute(sizes.with_for_update())], BYTES_AT_ONCE)
     ids: list[int] = []
     found: dict[Source, Figures] = {}
-    if last is not None:
-        oldest = select(tallies).where(tallies.c.id <= last).order_by(tallies.c.id).with_for_update()
-        for row in await connection.execute(oldest):
-            some = decoded(row.figures)
-            if found and len(found.keys() | {each.source for each in some}) > most:
-                break
-            merge(found, some)
-            ids.append(row.id)
+    for row in await connection.execute(_OLDEST, {"last": _NO_LIMIT, "most": FOLDED_AT_ONCE}):
+        some = decoded(row.figures)
+        if found and len(found.keys() | {each.source for each in some}) > most:
+            break
+        merge(found, some)
+        ids.append(row.id)
     return ids, found
 
 
-async def _old(connection: AsyncConnection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
+async def _old(connection: Connection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
     """Primary keys of some that began before *before*, as parameters of `_DROP`."""
     for dimension in (ALL, TYPE, LIBRARY):
         some = (
@@ -125,5 +151,21 @@ async def _old(connection: AsyncConnection, interval: Interval, before: datetime
     return []
 
 
+_NO_LIMIT = 2**63 - 1
+_SIZES = (
+    select(tallies.c.id, func.length(tallies.c.figures))
+    .order_by(tallies.c.id)
+    .limit(bindparam("most"))
+    .with_for_update()
+)
+_OLDEST = (
+    select(tallies)
+    .where(tallies.c.id <= bindparam("last"))
+    .order_by(tallies.c.id)
+    .limit(bindparam("most"))
+    .with_for_update()
+)
+_REPLACE = update(tallies).where(tallies.c.id == bindparam("of")).values(figures=bindparam("new"))
+_DELETE = delete(tallies).where(tallies.c.id.in_(bindparam("ids", expanding=True)))
 _PRIMARY = tuple(rollups.c[name] for name in Key._fields)
 _DROP = delete(rollups).where(*(each == bindparam(f"old_{each.name}") for each in _PRIMARY))

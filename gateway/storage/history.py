@@ -3,19 +3,19 @@
 from typing import Any
 
 from sqlalchemy import ColumnElement, false, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent
 from gateway.filters import Candidate, Filter, Matcher
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
 from gateway.ports import HistoryQuery
+from gateway.storage.connection import Connection
 from gateway.storage.rows import logged, within
 from gateway.storage.tables import events
 from gateway.storage.types import below, is_of_type
 
 
 async def read_history(
-    connection: AsyncConnection, query: HistoryQuery, first: int, last: int
+    connection: Connection, query: HistoryQuery, first: int, last: int
 ) -> Listing[LoggedEvent, Cursor]:
     """What matches *query* between the cursors *first* and *last*, both inclusive."""
     rising = query.order == "asc"

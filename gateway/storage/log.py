@@ -4,19 +4,37 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import bindparam, func, insert, select, update
 
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
 from gateway.intake.sameness import same_content
 from gateway.listing import Listing
 from gateway.ports import Appended, HistoryQuery, IdTaken, Receipt
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.history import read_history
 from gateway.storage.rows import logged, row_of, within
 from gateway.storage.tables import events, log
 
 _IDS_AT_ONCE = 500  # parameters in one statement
+
+# Made once: to put them together takes longer than to run them.
+_POSITION = select(log.c.epoch, log.c.head, log.c.earliest)
+_HOLD = select(log.c.head, log.c.last_accepted_at).with_for_update()
+_WITH_IDS = select(events).where(events.c.id.in_(bindparam("ids", expanding=True)))
+_ADD = insert(events)
+_MOVE = update(log).values(head=bindparam("new_head"), last_accepted_at=bindparam("accepted_at"))
+_SIZES_AFTER = (
+    select(events.c.cursor, func.length(events.c.data))
+    .where(events.c.cursor > bindparam("after"))
+    .order_by(events.c.cursor)
+    .limit(bindparam("most"))
+)
+_BETWEEN = (
+    select(events)
+    .where(events.c.cursor > bindparam("after"), events.c.cursor <= bindparam("last"))
+    .order_by(events.c.cursor)
+)
 
 
 class SqlEventLog:
@@ -36,18 +54,13 @@ class SqlEventLog:
         return await self._database.write(work)
 
     async def read(self, after: Cursor, *, limit: int = 1000, max_bytes: int = 2**20) -> Page:
-        sizes = (
-            select(events.c.cursor, func.length(events.c.data))
-            .where(events.c.cursor > after)
-            .order_by(events.c.cursor)
-            .limit(limit)
-        )
         async with self._database.reading() as connection:
-            last = within((await connection.execute(sizes)).all(), max_bytes)
+            sizes = await connection.execute(_SIZES_AFTER, {"after": after, "most": limit})
+            last = within(sizes.all(), max_bytes)
             if last is None:
                 return Page(after=after, events=())
-            page = select(events).where(events.c.cursor > after, events.c.cursor <= last).order_by(events.c.cursor)
-            return Page(after=after, events=tuple(map(logged, await connection.execute(page))))
+            page = await connection.execute(_BETWEEN, {"after": after, "last": last})
+            return Page(after=after, events=tuple(map(logged, page)))
 
     async def history(self, query: HistoryQuery) -> Listing[LoggedEvent, Cursor]:
         async with self._database.reading() as connection:
@@ -76,8 +89,8 @@ class SqlEventLog:
             return dropped
 
 
-async def position(connection: AsyncConnection) -> Position:
-    row = (await connection.execute(select(log.c.epoch, log.c.head, log.c.earliest))).one()
+async def position(connection: Connection) -> Position:
+    row = (await connection.execute(_POSITION)).one()
     return Position(epoch=row.epoch, head=Cursor(row.head), earliest=Cursor(row.earliest))
 
 
@@ -89,16 +102,16 @@ async def append(transaction: Transaction, batches: Sequence[Sequence[Draft]], *
     writer = _Writer(held, Cursor(row.head), max(now, row.last_accepted_at))
     answers = [writer.append(batch) for batch in batches]
     if writer.written:
-        await connection.execute(insert(events), [row_of(event) for event in writer.written])
-        await connection.execute(update(log).values(head=writer.head, last_accepted_at=writer.accepted_at))
+        await connection.execute(_ADD, [row_of(event) for event in writer.written])
+        await connection.execute(_MOVE, {"new_head": writer.head, "accepted_at": writer.accepted_at})
         transaction.appended += writer.written
     return answers
 
 
-async def hold(connection: AsyncConnection) -> Row[Any, Any]:
+async def hold(connection: Connection) -> Any:  # noqa: ANN401 - a row
     """Keep others from appending until the transaction ends: what is read after this, in a statement of its own, is
     what the log has. What the statement that waits for its turn has read before may be older."""
-    return (await connection.execute(select(log.c.head, log.c.last_accepted_at).with_for_update())).one()
+    return (await connection.execute(_HOLD)).one()
 
 
 class _Writer:
@@ -141,15 +154,15 @@ class _Writer:
         )
 
 
-async def _held(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, LoggedEvent]:
+async def _held(connection: Connection, ids: Sequence[str]) -> dict[str, LoggedEvent]:
     held: dict[str, LoggedEvent] = {}
     for start in range(0, len(ids), _IDS_AT_ONCE):
-        some = select(events).where(events.c.id.in_(ids[start : start + _IDS_AT_ONCE]))
-        held |= {row.id: logged(row) for row in await connection.execute(some)}
+        some = {"ids": ids[start : start + _IDS_AT_ONCE]}
+        held |= {row.id: logged(row) for row in await connection.execute(_WITH_IDS, some)}
     return held
 
 
-async def first_since(connection: AsyncConnection, where: Position, moment: datetime) -> int:
+async def first_since(connection: Connection, where: Position, moment: datetime) -> int:
     """The first cursor accepted at *moment* or later, `head + 1` if none: bisection, since times rise with cursors."""
     low, high = int(where.earliest), where.head + 1
     while low < high:

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
+from gateway.storage.connection import Connection
 from gateway.storage.dialects import upsert
 from gateway.storage.tables import moves
 
@@ -66,7 +66,7 @@ class Move:
         return None
 
 
-async def move_of(connection: AsyncConnection) -> Move | None:
+async def move_of(connection: Connection) -> Move | None:
     row = (await connection.execute(select(moves))).one_or_none()
     if row is None:
         return None
@@ -74,7 +74,7 @@ async def move_of(connection: AsyncConnection) -> Move | None:
     return Move(token=row.token, is_source=row.is_source, other=row.other, is_whole=row.is_whole, progress=progress)
 
 
-async def keep_move(connection: AsyncConnection, move: Move) -> None:
+async def keep_move(connection: Connection, move: Move) -> None:
     row = {
         "one": 1,
         "token": move.token,
@@ -86,11 +86,11 @@ async def keep_move(connection: AsyncConnection, move: Move) -> None:
     await connection.execute(upsert(connection, moves), row)
 
 
-async def forget_move(connection: AsyncConnection) -> None:
+async def forget_move(connection: Connection) -> None:
     await connection.execute(delete(moves))
 
 
-async def refuse_half(connection: AsyncConnection) -> None:
+async def refuse_half(connection: Connection) -> None:
     """Raises:
     StorageUnavailable: the database has moved, or not all of it has arrived, in words that say what to do.
     """

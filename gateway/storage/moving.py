@@ -12,9 +12,9 @@ from datetime import date, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Select, String, Table, bindparam, func, select, tuple_, type_coerce
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import LargeBinary, TypeDecorator, TypeEngine
 
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of, without_password
 from gateway.storage.engines.postgres.copying import DoesNotFit, NotEmpty, PostgresTarget, target
@@ -69,10 +69,11 @@ async def copy(source_url: str, target_url: str, report: Report) -> bool:
     """
     _check(source_url, target_url)
     async with database_of(source_url, seal=None, whole=False) as source:
-        async with database_of(target_url, seal=None, whole=False) as migrated:
-            await migrated.make_days(await _days(source))
         try:
             async with target(target_url) as into:
+                await into.free()
+                async with database_of(target_url, seal=None, whole=False) as migrated:
+                    await migrated.make_days(await _days(source))
                 begun = await _begin(source, into, source_url, target_url)
                 if begun.is_whole:
                     return False
@@ -80,6 +81,8 @@ async def copy(source_url: str, target_url: str, report: Report) -> bool:
                 # The source is not served any more before the target may be.
                 await _keep(source, _mark(begun.token, target_url, is_whole=True))
                 await into.finish(replace(there, is_whole=True))
+        except NotEmpty as error:
+            raise MoveRefused(f"{without_password(target_url)} cannot take a copy: {error}") from error
         except DoesNotFit as error:
             raise MoveRefused(f"PostgreSQL does not take {error}") from error
         except FAULTS as error:
@@ -110,6 +113,9 @@ async def _begin(source: Database, into: PostgresTarget, source_url: str, target
     """The move at the target; a new one, or one that was begun before.
 
     Marks come first at the source, so that it is not served from the moment when there is anything at the target.
+
+    Raises:
+        NotEmpty: there is something else at the target. Nothing has changed.
     """
     async with source.reading() as connection:
         here = await move_of(connection)
@@ -125,9 +131,9 @@ async def _begin(source: Database, into: PostgresTarget, source_url: str, target
     begun = Move(token=token, is_source=False, other=f"sqlite:///{path_of(source_url)}")
     try:
         await into.begin(begun)
-    except NotEmpty as error:
+    except NotEmpty:
         await (source.write(_forget) if here is None else _keep(source, here))
-        raise MoveRefused(f"{without_password(target_url)} cannot take a copy: {error}") from error
+        raise
     return begun
 
 
@@ -156,7 +162,7 @@ class _Copying:
             raise MoveRefused(f"The copy is not the same: {lines}. Begin anew, with `--give-up` and a new database")
         return move
 
-    async def _table(self, connection: AsyncConnection, table: Table, move: Move) -> Move:
+    async def _table(self, connection: Connection, table: Table, move: Move) -> Move:
         done = move.progress.get(table.name, Progress())
         while not done.is_done:
             rows = await _portion(connection, table, done.last)
@@ -168,7 +174,7 @@ class _Copying:
         return move
 
 
-async def _portion(connection: AsyncConnection, table: Table, after: Key | None) -> Sequence[tuple[Any, ...]]:
+async def _portion(connection: Connection, table: Table, after: Key | None) -> Sequence[tuple[Any, ...]]:
     """The next rows of *table*, as the database keeps them: their keys and sizes first, as they may be large."""
     keys = [_raw(column) for column in table.primary_key]
     sizes = select(*keys, _size(table).label("size")).limit(ROWS_AT_ONCE)
@@ -221,8 +227,9 @@ async def _days(source: Database) -> Sequence[date]:
     return [last.date() - timedelta(days=ago) for ago in range(min((last.date() - first.date()).days + 1, MOST_DAYS))]
 
 
-async def _count(connection: AsyncConnection, table: Table) -> int:
-    return (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+async def _count(connection: Connection, table: Table) -> int:
+    count: int = (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+    return count
 
 
 async def _keep(source: Database, move: Move) -> None:

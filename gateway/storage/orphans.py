@@ -3,8 +3,8 @@
 from datetime import datetime
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.storage.connection import Connection
 from gateway.storage.fanout import fanout_cursor
 from gateway.storage.tables import OWING, PENDING, deliveries, lanes, tombstones
 from webhooks.deliveries import DeliveryStatus
@@ -14,7 +14,7 @@ _LOOKED_AT = 500
 """Deleted subscriptions that one transaction looks at."""
 
 
-async def cancel_orphans(connection: AsyncConnection, limit: int, *, now: datetime) -> int:
+async def cancel_orphans(connection: Connection, limit: int, *, now: datetime) -> int:
     """Cancel up to *limit* pending deliveries of deleted subscriptions; how many it were."""
     owing = (await connection.execute(select(tombstones).where(OWING).limit(_LOOKED_AT))).all()
     if not owing:
@@ -34,7 +34,7 @@ async def cancel_orphans(connection: AsyncConnection, limit: int, *, now: dateti
     return cancelled
 
 
-async def _cancel(connection: AsyncConnection, subscription_id: str, limit: int, now: datetime) -> int:
+async def _cancel(connection: Connection, subscription_id: str, limit: int, now: datetime) -> int:
     some = (
         select(deliveries.c.id)
         .where(deliveries.c.subscription_id == subscription_id, PENDING)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import LoggedEvent
 from gateway.keys import holds
 from gateway.listing import EXAMINED_ROWS, Listing
 from gateway.ports import MOST_OUTCOMES, DeliveryRecord, Outcome
+from gateway.storage.connection import Connection
 from gateway.storage.delivery_records import record_of, records
 from gateway.storage.fanout import fanout_cursor
 from gateway.storage.subscription_rows import INTEREST_COLUMNS, interest_for
@@ -16,7 +16,7 @@ from gateway.storage.tables import deliveries, subscriptions
 
 
 async def read_outcomes(
-    connection: AsyncConnection,
+    connection: Connection,
     event: LoggedEvent,
     *,
     libraries: frozenset[str] | None,
@@ -61,7 +61,7 @@ async def read_outcomes(
 
 
 async def _deliveries(
-    connection: AsyncConnection, event: LoggedEvent, subscription_ids: Sequence[str]
+    connection: Connection, event: LoggedEvent, subscription_ids: Sequence[str]
 ) -> dict[str, list[DeliveryRecord]]:
     newest_first = func.row_number().over(partition_by=deliveries.c.subscription_id, order_by=deliveries.c.id.desc())
     numbered = (

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, bindparam, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 from typeid import TypeID
 
 from gateway.keys import holds
 from gateway.ports import RedeliverQuery, ReplayRecord
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.log import position
 from gateway.storage.replay_records import replay_record
@@ -90,7 +90,7 @@ async def redeliver(database: Database, query: RedeliverQuery, *, now: datetime)
 
 
 async def _next(
-    connection: AsyncConnection, query: RedeliverQuery, after: str, *, for_update: bool = False
+    connection: Connection, query: RedeliverQuery, after: str, *, for_update: bool = False
 ) -> tuple[list[str], str] | None:
     """The next dead letters of *query* after the id *after*, and the id to go on after; None at the end."""
     candidates = await _candidates(connection, query)
@@ -110,7 +110,7 @@ async def _next(
     return [row.id for row in rows if holds(query.libraries, row.libraries)], last
 
 
-async def _candidates(connection: AsyncConnection, query: RedeliverQuery) -> Select[Any]:
+async def _candidates(connection: Connection, query: RedeliverQuery) -> Select[Any]:
     """Dead letters whose event is in the log and whose subscription is there still, by rising id."""
     earliest = (await position(connection)).earliest
     stretch = await stretch_between(connection, query.since, query.until)
@@ -129,7 +129,7 @@ async def _candidates(connection: AsyncConnection, query: RedeliverQuery) -> Sel
     return candidates
 
 
-async def _audience(connection: AsyncConnection, query: RedeliverQuery) -> frozenset[str] | None:
+async def _audience(connection: Connection, query: RedeliverQuery) -> frozenset[str] | None:
     """Who may see it: whoever may see its subscription; of a list of ids, whoever holds what the caller holds."""
     if query.subscription_id is None:
         return query.libraries

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, case, exists, func, literal, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ports import ReplayRecord
 from gateway.storage.columns import Moment
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.tables import PENDING, UNFINISHED, deliveries, replays, subscriptions
 from webhooks.deliveries import DeliveryStatus
@@ -27,7 +27,7 @@ def cancelled(now: datetime) -> dict[str, Any]:
     }
 
 
-async def replay_record(connection: AsyncConnection, replay_id: str) -> ReplayRecord | None:
+async def replay_record(connection: Connection, replay_id: str) -> ReplayRecord | None:
     row = (await connection.execute(select(replays).where(replays.c.id == replay_id))).one_or_none()
     if row is None:
         return None
@@ -81,7 +81,7 @@ async def stop_replay(database: Database, replay_id: str) -> frozenset[str] | No
     return None if batch is None else frozenset(owed)
 
 
-async def finish_replays(connection: AsyncConnection, replay_ids: Sequence[str], *, now: datetime) -> None:
+async def finish_replays(connection: Connection, replay_ids: Sequence[str], *, now: datetime) -> None:
     """See `gateway.replays.ReplayStore.finish`."""
     these = replays.c.id.in_(replay_ids)
     # Who adds to one holds it: what is owed is seen by the statement after this.

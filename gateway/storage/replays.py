@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, exists, func, insert, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 from typeid import TypeID
 
 from gateway.errors import Conflict
@@ -14,6 +13,7 @@ from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.listing import EXAMINED_ROWS
 from gateway.replays import Counted, Found, Replay, Selection, Stretch, Unfinished
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.fanout import fanout_cursor, new_delivery, row_of_delivery
 from gateway.storage.history import of_types, worth_reading
@@ -177,13 +177,13 @@ class SqlReplayStore:
         await self._database.write(work, durable=False)
 
 
-async def _within_reach(connection: AsyncConnection, stretch: Stretch) -> tuple[int, int]:
+async def _within_reach(connection: Connection, stretch: Stretch) -> tuple[int, int]:
     """The first and the last place of *stretch* that one read looks at; the first is beyond the last if it is empty."""
     first = max(stretch.after + 1, int((await position(connection)).earliest))
     return first, min(int(stretch.last), first + EXAMINED_ROWS - 1)
 
 
-async def _is_there(connection: AsyncConnection, subscription_id: str, *, alone: bool = False) -> bool:
+async def _is_there(connection: Connection, subscription_id: str, *, alone: bool = False) -> bool:
     """Whether the subscription is there, and stays so until the transaction ends; with *alone*, held by no other."""
     one = select(subscriptions.c.id).where(subscriptions.c.id == subscription_id).with_for_update(read=not alone)
     return await connection.scalar(one) is not None
@@ -215,7 +215,7 @@ def _is_here(selection: Selection) -> ColumnElement[bool]:
 _SERVED = (DeliveryStatus.PENDING.value, DeliveryStatus.DELIVERED.value)
 
 
-async def _served(connection: AsyncConnection, selection: Selection, made: Sequence[Delivery]) -> frozenset[int]:
+async def _served(connection: Connection, selection: Selection, made: Sequence[Delivery]) -> frozenset[int]:
     """The places of those events that are delivered to the subscription, or are going to be."""
     found: set[int] = set()
     for start in range(0, len(made), _IDS_AT_ONCE):

@@ -10,11 +10,11 @@ from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Row, Select, delete, exists, func, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import GATEWAY_PREFIX, Cursor, Draft
 from gateway.ports import Dropped
 from gateway.storage import notices
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.fanout import fanout_cursor
 from gateway.storage.log import hold, position
@@ -138,7 +138,7 @@ class SqlRetentionStore:
 
 
 async def _leaving(
-    connection: AsyncConnection, earliest: int, passed: int, before: datetime, limit: int, max_bytes: int
+    connection: Connection, earliest: int, passed: int, before: datetime, limit: int, max_bytes: int
 ) -> list[Row[Any]]:
     """The first events of the log that may go (`cursor`, `accepted_at`), as many as one batch takes."""
     first: Select[Any] = (
@@ -154,7 +154,7 @@ async def _leaving(
     return [] if last is None else [row for row in old if row.cursor <= last]
 
 
-async def _owed(connection: AsyncConnection, until: int, limit: int) -> list[Row[Any]]:
+async def _owed(connection: Connection, until: int, limit: int) -> list[Row[Any]]:
     """The first pending deliveries of events up to *until*, each with its subscription's libraries, if there is one."""
     columns = [
         deliveries.c[name]

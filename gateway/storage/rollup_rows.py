@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.rollups import Figures, Interval
+from gateway.storage.connection import Connection
 from gateway.storage.dialects import upsert
 from gateway.storage.tables import rollups
 from gateway.storage.tallies import Source
@@ -71,7 +71,7 @@ def figures_of(row: Row[Any]) -> Figures:
     )
 
 
-async def kept(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, Figures]:
+async def kept(connection: Connection, keys: Collection[Key]) -> dict[Key, Figures]:
     """Those of *keys* that have a row."""
     found: dict[Key, Figures] = {}
     for place, some in _by_place(keys):
@@ -81,7 +81,7 @@ async def kept(connection: AsyncConnection, keys: Collection[Key]) -> dict[Key, 
     return found
 
 
-async def names(connection: AsyncConnection, groups: Collection[Group]) -> Counter[Group]:
+async def names(connection: Connection, groups: Collection[Group]) -> Counter[Group]:
     """How many names each of *groups* has, `OTHERS` among them, which is there only where there are enough."""
     found: Counter[Group] = Counter()
     for place, some in _by_place([Key(*group, OTHERS) for group in groups]):
@@ -90,7 +90,7 @@ async def names(connection: AsyncConnection, groups: Collection[Group]) -> Count
     return found
 
 
-async def put(connection: AsyncConnection, figures: Mapping[Key, Figures]) -> None:
+async def put(connection: Connection, figures: Mapping[Key, Figures]) -> None:
     """Write *figures* as their rows, whatever was there."""
     rows = [
         key._asdict()

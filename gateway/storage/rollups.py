@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.keys import holds
 from gateway.listing import EXAMINED_ROWS, Listing
 from gateway.rollups import Figures, Grouping, Interval, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.storage.backlog import earliest_due, earliest_due_of
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database
 from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, figures_of, key_of, summed
 from gateway.storage.subscription_rows import health_of
@@ -71,7 +71,7 @@ class SqlRollups:
                 oldest_due_at=min((await earliest_due(connection)).values(), default=None),
             )
 
-    async def _page(self, connection: AsyncConnection, query: RollupQuery) -> Listing[Rollup, Place]:
+    async def _page(self, connection: Connection, query: RollupQuery) -> Listing[Rollup, Place]:
         """Rows by falling (start, name, subscription): those of one group come together, and are read to their end."""
         reading = _Reading(connection, query)
         complete, more = None, True  # the place down to which groups are whole
@@ -101,7 +101,7 @@ def _counts(row: Any) -> dict[str, int]:  # noqa: ANN401 - a row with a column f
 class _Reading:
     """The rows of one question, read on and on, and added up by group."""
 
-    def __init__(self, connection: AsyncConnection, query: RollupQuery) -> None:
+    def __init__(self, connection: Connection, query: RollupQuery) -> None:
         self._connection = connection
         self._query = query
         self._dimension = _DIMENSIONS.get(query.grouping, ALL)

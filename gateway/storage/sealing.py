@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import BindParameter, Column, LargeBinary, bindparam, func, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
+from gateway.storage.connection import Connection
 from gateway.storage.dialects import upsert
 from gateway.storage.tables import subscriptions, vault
 
@@ -80,7 +80,7 @@ class Seal:
 PLAIN = Seal()
 
 
-async def prepare(connection: AsyncConnection, seal: Seal, *, rows_at_once: int = ROWS_AT_ONCE) -> bool:
+async def prepare(connection: Connection, seal: Seal, *, rows_at_once: int = ROWS_AT_ONCE) -> bool:
     """See that *seal* fits the database, and seal with its first key what is not. Whether anything was.
 
     It is done within the transaction of *connection*: one that is cut short leaves all as it was.
@@ -109,7 +109,7 @@ async def prepare(connection: AsyncConnection, seal: Seal, *, rows_at_once: int 
 
 
 async def _seal_rows(
-    connection: AsyncConnection, seal: Seal, key: Column[str], columns: Sequence[Column[bytes]], rows_at_once: int
+    connection: Connection, seal: Seal, key: Column[str], columns: Sequence[Column[bytes]], rows_at_once: int
 ) -> int:
     """Seal with the first key what is not, row by row; how many rows it were."""
     beginnings = [func.substr(column, 1, len(seal.mark), type_=LargeBinary) for column in columns]

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import GATEWAY_PREFIX, Draft
 from gateway.storage import notices
 from gateway.storage.attempt_rows import store_attempts
+from gateway.storage.connection import Connection
 from gateway.storage.database import Transaction
 from gateway.storage.dialects import upsert
 from gateway.storage.subscription_rows import row_of_health, subscription_of
@@ -25,6 +25,18 @@ from webhooks.verdicts import Dead, Delivered, Retry
 
 _IDS_AT_ONCE = 500  # parameters in one statement
 
+_OWNERS = (
+    select(subscriptions.c.id, subscriptions.c.libraries, subscriptions.c.idle, subscriptions.c.idle_since)
+    .where(subscriptions.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(subscriptions.c.id)
+    .with_for_update()
+)
+_DELIVERIES = (
+    select(*(deliveries.c[name] for name in ("id", "status", "attempt_count", "first_attempt_at", "idle_before")))
+    .where(deliveries.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(deliveries.c.id)
+    .with_for_update()
+)
 _UPDATE_PENDING = (
     update(deliveries)
     .where(deliveries.c.id == bindparam("delivery_id"), PENDING)
@@ -92,24 +104,20 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
         await notices.tell(transaction, *drafts, now=now)
 
 
-async def _owners(connection: AsyncConnection, ids: Collection[str], now: datetime) -> dict[str, _Owner]:
+async def _owners(connection: Connection, ids: Collection[str], now: datetime) -> dict[str, _Owner]:
     """Held until the transaction ends, as all others hold them: before their lanes and the log, and in order."""
-    columns = (subscriptions.c.id, subscriptions.c.libraries, subscriptions.c.idle, subscriptions.c.idle_since)
     found: dict[str, _Owner] = {}
     for some in _portions(ids):
-        owners = select(*columns).where(subscriptions.c.id.in_(some)).order_by(subscriptions.c.id).with_for_update()
-        for row in await connection.execute(owners):
+        for row in await connection.execute(_OWNERS, {"ids": some}):
             found[row.id] = _Owner(row.libraries, idle_by(row.idle, row.idle_since, now))
     return found
 
 
-async def _rows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
+async def _rows(connection: Connection, ids: Collection[str]) -> dict[str, Row[Any]]:
     """The deliveries as they are now, held until the transaction ends."""
-    columns = [deliveries.c[name] for name in ("id", "status", "attempt_count", "first_attempt_at", "idle_before")]
     found: dict[str, Row[Any]] = {}
     for some in _portions(ids):
-        now = select(*columns).where(deliveries.c.id.in_(some)).order_by(deliveries.c.id).with_for_update()
-        for row in await connection.execute(now):
+        for row in await connection.execute(_DELIVERIES, {"ids": some}):
             found[row.id] = row
     return found
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from gateway.storage.connection import Connection
 from gateway.storage.log import first_since, position
 from gateway.storage.tables import log
 
@@ -20,7 +19,7 @@ class Stretch:
         return (self.first is None or self.first <= cursor) and (self.end is None or cursor < self.end)
 
 
-async def stretch_between(connection: AsyncConnection, since: datetime | None, until: datetime | None) -> Stretch:
+async def stretch_between(connection: Connection, since: datetime | None, until: datetime | None) -> Stretch:
     """The places of events accepted at *since* or later, and before *until*.
 
     Of events that have left the log nothing is known but that they came before the others: a *since* from their time

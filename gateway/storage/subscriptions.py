@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.events import Cursor
 from gateway.keys import holds
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
 from gateway.storage import notices
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.fanout import fanout_cursor
 from gateway.storage.log import hold
@@ -169,7 +169,7 @@ def _starts_afresh(before: Subscription, after: Subscription) -> bool:
     return enabled or before.url != after.url
 
 
-async def _pass_over(connection: AsyncConnection, subscription_id: str, idle: timedelta) -> None:
+async def _pass_over(connection: Connection, subscription_id: str, idle: timedelta) -> None:
     """A receiver does not fail while nothing is sent to it: being *idle* leads it no nearer to being disabled."""
     mine = lanes.c.subscription_id == subscription_id
     since = await connection.scalar(select(lanes.c.failing_since).where(mine))
@@ -177,13 +177,13 @@ async def _pass_over(connection: AsyncConnection, subscription_id: str, idle: ti
         await connection.execute(update(lanes).where(mine).values(failing_since=since + idle))
 
 
-async def _row(connection: AsyncConnection, subscription_id: str, *, for_update: bool = False) -> Row[Any] | None:
+async def _row(connection: Connection, subscription_id: str, *, for_update: bool = False) -> Any:  # noqa: ANN401 - a row, or None
     one = select(subscriptions).where(subscriptions.c.id == subscription_id)
     return (await connection.execute(one.with_for_update() if for_update else one)).one_or_none()
 
 
 async def _former(
-    connection: AsyncConnection, row: Row[Any], before: Subscription, after: Subscription, cursor: Cursor
+    connection: Connection, row: Row[Any], before: Subscription, after: Subscription, cursor: Cursor
 ) -> list[dict[str, Any]]:
     """The former interests to keep when *before* became *after* at *cursor*: those the fan-out still needs."""
     passed = await fanout_cursor(connection)

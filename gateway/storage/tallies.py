@@ -4,22 +4,22 @@ Only what the batch has changed is counted. One that is stored again, because it
 verdicts there, and counts nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.histogram import Histogram, add
 from gateway.rollups import Figures, Interval
+from gateway.storage.connection import Connection
 from gateway.storage.tables import tallies
 from gateway.times import from_micros, to_micros
 from webhooks.deliveries import Attempt, DeliveryStatus, Settlement
 from webhooks.verdicts import Dead, Delivered, Retry
 
-ENTRIES_AT_ONCE = 50
+ENTRIES_AT_ONCE = 5
 """In one row. Most batches take one."""
 
 
@@ -59,7 +59,7 @@ class Tally(msgspec.Struct, array_like=True):
         )
 
 
-async def tally(connection: AsyncConnection, settled: Iterable[tuple[Settlement, Row[Any]]]) -> None:
+async def tally(connection: Connection, settled: Iterable[tuple[Settlement, Row[Any]]]) -> None:
     """Count *settled*, each with its delivery's row as it was before."""
     counted = _counted(settled)
     rows = [
@@ -67,7 +67,25 @@ async def tally(connection: AsyncConnection, settled: Iterable[tuple[Settlement,
         for start in range(0, len(counted), ENTRIES_AT_ONCE)
     ]
     if rows:
-        await connection.execute(insert(tallies), rows)
+        await connection.execute(_ADD, rows)
+
+
+def encoded(found: Mapping[Source, Figures], *, most_rows: int) -> list[bytes]:
+    """*found* as at most so many rows, by minute and subscription."""
+    entries = [
+        Tally(
+            source,
+            figures.attempts,
+            figures.failed_attempts,
+            figures.delivered,
+            figures.dead,
+            figures.durations,
+            figures.latencies,
+        )
+        for source, figures in sorted(found.items(), key=lambda entry: entry[0])
+    ]
+    size = max(ENTRIES_AT_ONCE, -(-len(entries) // most_rows))
+    return [_ENCODER.encode(entries[start : start + size]) for start in range(0, len(entries), size)]
 
 
 def decoded(figures: bytes) -> list[Tally]:
@@ -83,7 +101,7 @@ def merge(into: dict[Source, Figures], some: Iterable[Tally]) -> None:
             figures.add(each.figures)
 
 
-async def all_tallies(connection: AsyncConnection) -> dict[Source, Figures]:
+async def all_tallies(connection: Connection) -> dict[Source, Figures]:
     """What is not in the rollups yet."""
     found: dict[Source, Figures] = {}
     for figures in (await connection.execute(select(tallies.c.figures))).scalars():
@@ -127,5 +145,6 @@ def _count_end(into: Tally, settlement: Settlement) -> None:
             into.dead += 1
 
 
+_ADD = insert(tallies)
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(list[Tally])

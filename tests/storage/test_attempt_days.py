@@ -34,14 +34,13 @@ def retention(database: Database) -> SqlRetentionStore:
     return SqlRetentionStore(database)
 
 
+_PARTITIONS = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempts'::regclass ORDER BY 1")
+
+
 async def partitions(database: Database) -> dict[str, int]:
     """How many attempts are in each."""
     async with database.reading() as connection:
-        names = (
-            await connection.exec_driver_sql(
-                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'attempts'::regclass ORDER BY 1"
-            )
-        ).scalars()
+        names = (await connection.execute(_PARTITIONS)).scalars()
         counts = {}
         for name in names:
             counts[name] = (await connection.execute(text(f"SELECT count(*) FROM {name}"))).scalar_one()  # noqa: S608 - the catalogue's own
@@ -180,8 +179,8 @@ async def test_days_are_made_once_whoever_makes_them(database: Database) -> None
 async def test_what_is_of_one_delivery_is_found_by_its_index_in_every_partition(database: Database) -> None:
     async def plan(transaction: Transaction) -> list[str]:
         connection = transaction.connection
-        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
-        found = await connection.exec_driver_sql("EXPLAIN SELECT * FROM attempts WHERE delivery_id = 'dlv_a'")
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        found = await connection.execute(text("EXPLAIN SELECT * FROM attempts WHERE delivery_id = 'dlv_a'"))
         return list(found.scalars())
 
     await database.make_days(date(2025, 10, 1) + number * DAY for number in range(31))

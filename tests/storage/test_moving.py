@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Connection,
     Float,
     Integer,
     LargeBinary,
@@ -25,9 +26,10 @@ from sqlalchemy import (
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
-from gateway.storage import moving
+from gateway.storage import migrations, moving
 from gateway.storage.database import Transaction
 from gateway.storage.engines import database_of, without_password
+from gateway.storage.engines.postgres.server import engine
 from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.storage.moving import CopyCutShort, MoveRefused, _kept_as, _raw, copy, give_up
 from gateway.storage.sealing import Seal
@@ -139,7 +141,7 @@ async def source(url: str, clock: HandClock, monkeypatch: pytest.MonkeyPatch) ->
                 "UPDATE deliveries SET status = 'dead' WHERE id > 'é20'",
                 "DELETE FROM deliveries WHERE id = 'é3'",
             ):
-                await transaction.connection.exec_driver_sql(statement)
+                await transaction.connection.execute(text(statement))
 
         await database.write(move_on)
     return url
@@ -319,6 +321,22 @@ async def test_a_target_that_is_not_empty_is_refused_and_the_source_stays_in_use
         pass
 
 
+async def test_a_target_that_is_refused_is_left_as_it_is_of_an_older_version_too(source: str, other: str) -> None:
+    def older(connection: Connection) -> None:
+        migrations.upgrade(connection, to="0006")
+        connection.execute(text("INSERT INTO vault (name, value) VALUES ('signing', '')"))
+
+    writers = engine(other, writers=True)
+    async with writers.begin() as connection:
+        await connection.run_sync(older)
+    await writers.dispose()
+    with pytest.raises(MoveRefused, match="there is something in its table vault"):
+        await copy(source, other, Quiet())
+    found = await asyncpg.connect(other)
+    assert await found.fetchval("SELECT version_num FROM alembic_version") == "0006"
+    await found.close()
+
+
 async def test_a_source_that_is_served_is_refused(source: str, into: str) -> None:
     async with database_of(source):
         with pytest.raises(DatabaseInUse):
@@ -352,7 +370,7 @@ _SPOIL = "UPDATE keys SET id = {} WHERE id = 'é7'"
 @pytest.mark.parametrize("value", ["'half\ufffe' || char(0)", "'" + "x" * 65 + "'"])
 async def test_a_row_that_postgres_does_not_take_is_named_by_its_table(source: str, into: str, value: str) -> None:
     async def spoil(transaction: Transaction) -> None:
-        await transaction.connection.exec_driver_sql(_SPOIL.format(value))
+        await transaction.connection.execute(text(_SPOIL.format(value)))
 
     async with database_of(source) as database:
         await database.write(spoil)

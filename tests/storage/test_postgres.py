@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Engine, event, select, text, update
+from sqlalchemy import select, text, update
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
@@ -21,6 +21,7 @@ from gateway.storage.tables import cursors, log
 from tests.builders import NOON, HandClock, a_draft, an_event
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.storage.arrange import Stores, a_subscription
+from tests.storage.listening import listening
 
 
 @pytest.fixture
@@ -220,22 +221,14 @@ def test_commits_are_told_of_in_the_order_of_the_log_whichever_ends_first() -> N
 async def test_only_what_can_be_derived_again_and_nobody_has_seen_may_be_lost(
     stores: Stores, *, durable: bool, appends: bool, may_be_lost: bool
 ) -> None:
-    sent: list[str] = []
-
     async def work(transaction: Transaction) -> None:
         await transaction.connection.execute(update(cursors).values(cursor=0))
         if appends:
             await append(transaction, [[a_draft()]], now=NOON)
 
-    def executed(*arguments: Any) -> None:
-        sent.append(arguments[2])
-
-    event.listen(Engine, "before_cursor_execute", executed)
-    try:
+    with listening(stores.database) as sent:
         await stores.database.write(work, durable=durable)
-    finally:
-        event.remove(Engine, "before_cursor_execute", executed)
-    assert ("SET LOCAL synchronous_commit = off" in sent) is may_be_lost
+    assert ("SET LOCAL synchronous_commit = off" in [statement for statement, _ in sent]) is may_be_lost
 
 
 # --- a server that goes away -----------------------------------------------------------------------------------------

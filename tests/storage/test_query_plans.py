@@ -3,15 +3,16 @@
 The statements are those that the stores really send, explained by SQLite with the parameters they were sent with.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import text
 
 from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, LoggedEvent
@@ -26,6 +27,7 @@ from gateway.storage.rollups import SqlRollups
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, a_subscription
+from tests.storage.listening import listening
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.verdicts import Retry
 
@@ -133,6 +135,10 @@ def rollups(**question: Any) -> Work:
     return lambda scene: SqlRollups(scene.stores.database).list(RollupQuery(**asked))
 
 
+async def gather(scene: Scene) -> None:
+    await Folding(scene.stores.database).gather()
+
+
 async def fold(scene: Scene) -> None:
     await Folding(scene.stores.database).fold()
 
@@ -230,8 +236,9 @@ HOT: dict[str, tuple[Work, set[str]]] = {
         {DUE, "deliveries_forced"},
     ),
     # Tallies are all that was settled within seconds.
-    "fold": (fold, {"SCAN tallies"}),
-    "drop old rollups": (drop_old, {"SCAN tallies", "rollups_newest"}),
+    "gather": (gather, {"SCAN tallies"}),
+    "fold": (fold, set()),
+    "drop old rollups": (drop_old, {"rollups_newest"}),
     "rollups of all": (rollups(until=NOON, resume=PLACE), {"SCAN tallies"}),
     "rollups of one": (rollups(subscription_id="s", grouping=Grouping.TYPE, resume=PLACE), {"SCAN tallies"}),
     "rollups of each": (
@@ -270,23 +277,15 @@ HOT: dict[str, tuple[Work, set[str]]] = {
 
 
 @asynccontextmanager
-async def explained(stores: Stores) -> AsyncIterator[list[str]]:
+async def explained(stores: Stores, path: Path) -> AsyncIterator[list[str]]:
     """How SQLite goes about each statement that is sent meanwhile."""
-    sent: list[tuple[str, Any]] = []
     steps: list[str] = []
-
-    def executed(*arguments: Any) -> None:
-        _, _, statement, parameters, _, many = arguments
-        sent.append((statement, parameters[0] if many else parameters))
-
-    event.listen(Engine, "before_cursor_execute", executed)
-    yield steps
-    event.remove(Engine, "before_cursor_execute", executed)
-    async with stores.database.reading() as connection:
+    with listening(stores.database) as sent:
+        yield steps
+    with closing(sqlite3.connect(path)) as connection:
         for statement, parameters in sent:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-                rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-                steps += [row.detail for row in rows]
+                steps += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
 
 
 def carrier(step: str) -> str | None:
@@ -301,16 +300,16 @@ def carrier(step: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", HOT)
-async def test_it_goes_by_its_index(stores: Stores, name: str) -> None:
+async def test_it_goes_by_its_index(stores: Stores, path: Path, name: str) -> None:
     work, carriers = HOT[name]
     scene = await Scene.set(stores)
-    async with explained(stores) as steps:
+    async with explained(stores, path) as steps:
         await work(scene)
     assert {carrier(step) for step in steps} - {None} == carriers, "\n".join(steps)
     assert steps
 
 
-async def test_reading_everything_would_be_noticed(stores: Stores) -> None:
-    async with explained(stores) as steps, stores.database.reading() as connection:
-        await connection.exec_driver_sql("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at")
+async def test_reading_everything_would_be_noticed(stores: Stores, path: Path) -> None:
+    async with explained(stores, path) as steps, stores.database.reading() as connection:
+        await connection.execute(text("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at"))
     assert {carrier(step) for step in steps} == {"SCAN deliveries", "USE TEMP B-TREE FOR ORDER BY"}

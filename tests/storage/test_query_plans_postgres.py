@@ -10,11 +10,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import CursorResult, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.storage.database import Transaction
 from gateway.storage.tables import metadata
 from tests.storage.arrange import Stores
+from tests.storage.listening import listening
 from tests.storage.test_query_plans import HOT, Scene
 
 INDEXES = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
@@ -45,9 +47,9 @@ _CROWD = """
 """
 
 
-_OF_PARTITIONS = """
+_OF_PARTITIONS = text("""
     SELECT inhrelid::regclass::text AS part, inhparent::regclass::text AS whole FROM pg_inherits
-"""
+""")
 """Partitions and their indexes, and what each is one of."""
 
 
@@ -59,23 +61,21 @@ def url(postgres_url: str) -> str:
 @asynccontextmanager
 async def explained(stores: Stores) -> AsyncIterator[list[str]]:
     """How PostgreSQL goes about each statement that is sent meanwhile."""
-    sent: list[tuple[str, Any]] = []
     steps: list[str] = []
-
-    def executed(*arguments: Any) -> None:
-        _, _, statement, parameters, _, many = arguments
-        sent.append((statement, parameters[0] if many else parameters))
-
-    event.listen(Engine, "before_cursor_execute", executed)
-    yield steps
-    event.remove(Engine, "before_cursor_execute", executed)
+    with listening(stores.database) as sent:
+        yield steps
     async with stores.database.reading() as connection:
         await connection.execute(text("SET LOCAL enable_seqscan = off"))
         for statement, parameters in sent:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-                steps += (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars()
-        whole = {str(row.part): str(row.whole) for row in await connection.exec_driver_sql(_OF_PARTITIONS)}
+                steps += (await by_driver(connection, f"EXPLAIN {statement}", parameters)).scalars()
+        whole = {str(row.part): str(row.whole) for row in await connection.execute(_OF_PARTITIONS)}
     steps[:] = [re.sub(r"\w+", lambda name: whole.get(name[0], name[0]), step) for step in steps]
+
+
+async def by_driver(connection: object, statement: str, parameters: Any) -> CursorResult[Any]:
+    assert isinstance(connection, AsyncConnection)
+    return await connection.exec_driver_sql(statement, parameters)
 
 
 def read_whole(steps: list[str]) -> set[str]:
@@ -86,7 +86,7 @@ def read_whole(steps: list[str]) -> set[str]:
 async def crowd(transaction: Transaction) -> None:
     for statement in _CROWD.split(";\n"):
         if statement.strip():
-            await transaction.connection.exec_driver_sql(statement)
+            await transaction.connection.execute(text(statement))
 
 
 @pytest.mark.parametrize("name", HOT)
@@ -104,5 +104,5 @@ async def test_it_has_its_index(stores: Stores, name: str) -> None:
 
 async def test_reading_everything_would_be_noticed(stores: Stores) -> None:
     async with explained(stores) as steps, stores.database.reading() as connection:
-        await connection.exec_driver_sql("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at")
+        await connection.execute(text("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at"))
     assert read_whole(steps) == {"deliveries"}

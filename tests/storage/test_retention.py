@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
@@ -65,7 +66,7 @@ async def told(stores: Stores) -> list[dict[str, Any]]:
 
 async def count(stores: Stores, table: str) -> int:
     async with stores.database.reading() as connection:
-        found: int = (await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar_one()  # noqa: S608 - a name from here
+        found: int = (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()  # noqa: S608 - a name from here
     return found
 
 
@@ -487,8 +488,8 @@ async def test_publishers_readers_listings_and_the_fan_out_stay_right_while_it_w
             between = [cursor for cursor in sorted(published) if places and places[0] <= cursor <= places[-1]]
             assert set(between) <= set(places)
             async with stores.database.reading() as connection:
-                row = (await connection.exec_driver_sql("SELECT head, earliest FROM log")).one()
-                held = (await connection.exec_driver_sql("SELECT count(*), min(cursor) FROM events")).one()
+                row = (await connection.execute(text("SELECT head, earliest FROM log"))).one()
+                held = (await connection.execute(text("SELECT count(*), min(cursor) FROM events"))).one()
             assert held == (row.head - row.earliest + 1, row.earliest if held[0] else None)
 
     async with Job(stores, passed=lambda: fanout.cursor) as job:

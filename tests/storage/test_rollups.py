@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.rollups import Figures, Grouping, Interval, Place, Rollup, RollupQuery
@@ -107,7 +108,7 @@ async def test_a_batch_whose_commit_breaks_is_counted_when_it_is_stored(
 
     async def breaks(transaction: Transaction) -> None:
         await settle(transaction, batch, now=NOON)
-        await transaction.connection.exec_driver_sql("SELECT * FROM nowhere")
+        await transaction.connection.execute(text("SELECT * FROM nowhere"))
 
     with pytest.raises(StorageUnavailable):
         await stores.database.write(breaks)
@@ -266,12 +267,12 @@ async def test_names_stop_and_what_is_beyond_them_is_counted_all_the_same(stores
 
 async def test_names_stop_within_one_fold_too(stores: Stores, rollups: SqlRollups) -> None:
     subscription = await stores.subscribe(id="sub_1")
-    for number in range(6):
+    for number in range(5):
         await publish(stores, subscription, library_id=f"library{number}")
     await work_off(stores, subscription)
     await Folding(stores.database, most_names=2, most_names_of_all=2).fold()
     page = await rollups.list(asking(grouping=Grouping.LIBRARY, subscription_id="sub_1"))
-    assert sorted(each.figures.delivered for each in page.rows) == [1, 1, 4]
+    assert sorted(each.figures.delivered for each in page.rows) == [1, 1, 3]
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -349,6 +350,46 @@ async def test_folding_takes_a_bounded_number_at_once(stores: Stores, rollups: S
     assert numbers((await rollups.list(asking())).rows) == [(None, 6, 0, 6, 0)]
 
 
+async def test_tallies_are_put_together_and_each_source_is_folded_once(stores: Stores, rollups: SqlRollups) -> None:
+    folding = Folding(stores.database, gathered_at_once=40)
+    subscriptions = [await stores.subscribe() for _ in range(12)]
+    assert await folding.gather() == (0, False)
+    for times in (1, 2, 1):
+        await publish(stores, *subscriptions, times=times)
+        for subscription in subscriptions:
+            await work_off(stores, subscription)
+    fresh = (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows
+    assert [await folding.gather() for _ in range(2)] == [(3, False)] * 2  # twelve sources: five, five and two
+    assert (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows == fresh
+    assert [await folding.fold() for _ in range(4)] == [True, True, True, False]
+    assert (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows == fresh
+    assert numbers((await rollups.list(asking())).rows) == [(None, 48, 0, 48, 0)]
+
+
+async def test_a_bounded_number_is_put_together_at_once(stores: Stores, rollups: SqlRollups) -> None:
+    folding = Folding(stores.database, gathered_at_once=2)
+    subscription = await stores.subscribe()
+    for _ in range(3):
+        await publish(stores, subscription)
+        await work_off(stores, subscription)
+    assert [await folding.gather() for _ in range(3)] == [(1, True), (1, True), (1, False)]
+    await whole(folding)
+    assert numbers((await rollups.list(asking())).rows) == [(None, 3, 0, 3, 0)]
+
+
+async def test_tallies_of_a_gateway_that_stored_more_in_one_are_put_together_too(
+    stores: Stores, rollups: SqlRollups, folding: Folding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription = await stores.subscribe()
+    await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(90))), subscription)
+    monkeypatch.setattr("gateway.storage.tallies.ENTRIES_AT_ONCE", 45)
+    await work_off(stores, subscription)
+    monkeypatch.undo()
+    assert await folding.gather() == (2, False)
+    await whole(folding)
+    assert numbers((await rollups.list(asking())).rows) == [(None, 90, 0, 90, 0)]
+
+
 async def test_a_batch_of_many_sources_is_stored_in_parts(
     stores: Stores, rollups: SqlRollups, folding: Folding
 ) -> None:
@@ -356,7 +397,7 @@ async def test_a_batch_of_many_sources_is_stored_in_parts(
     await stores.owe(await stores.publish(*(a_draft(library_id=f"l{n}") for n in range(250))), subscription)
     await work_off(stores, subscription)
     async with stores.database.reading() as connection:
-        assert (await connection.exec_driver_sql("SELECT count(*) FROM tallies")).scalar_one() == 5
+        assert (await connection.execute(text("SELECT count(*) FROM tallies"))).scalar_one() == 50
     await whole(folding)
     assert numbers((await rollups.list(asking())).rows) == [(None, 250, 0, 250, 0)]
 

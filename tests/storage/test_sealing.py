@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
@@ -104,7 +105,7 @@ async def test_the_same_secret_twice_looks_like_two(path: Path) -> None:
         await subscribe(stores)
         await subscribe(stores)
         async with stores.database.reading() as connection:
-            sealed = (await connection.exec_driver_sql("SELECT secrets FROM subscriptions")).scalars().all()
+            sealed = (await connection.execute(text("SELECT secrets FROM subscriptions"))).scalars().all()
     assert len(set(sealed)) == 2
 
 
@@ -142,8 +143,8 @@ async def test_more_rows_than_are_sealed_at_once_are_all_sealed(path: Path) -> N
         both = Seal([NEW, OLD])
         await stores.database.write(lambda transaction: prepare(transaction.connection, both, rows_at_once=3))
         async with stores.database.reading() as connection:
-            rows = (await connection.exec_driver_sql("SELECT secrets, headers FROM subscriptions")).all()
-            values = (await connection.exec_driver_sql("SELECT value FROM vault")).all()
+            rows = (await connection.execute(text("SELECT secrets, headers FROM subscriptions"))).all()
+            values = (await connection.execute(text("SELECT value FROM vault"))).all()
     assert (len(rows), len(values)) == (7, 2)
     assert all(value.startswith(both.mark) for row in (*rows, *values) for value in row)
 
@@ -189,8 +190,8 @@ async def test_a_value_that_no_key_opens_is_not_taken_for_a_secret(path: Path) -
         subscription = await subscribe(stores)
         strange = Seal([NEW]).seal(b"[]")
         await stores.database.write(
-            lambda transaction: transaction.connection.exec_driver_sql(
-                "UPDATE subscriptions SET secrets = ?", (strange,)
+            lambda transaction: transaction.connection.execute(
+                text("UPDATE subscriptions SET secrets = :strange"), {"strange": strange}
             )
         )
         with pytest.raises(StorageUnavailable, match="not in GATEWAY_SECRET_KEY"):
@@ -213,6 +214,7 @@ KILLED = """
 import asyncio, os, sys
 from gateway.storage.engines import database_of
 from gateway.storage.sealing import Seal
+from sqlalchemy import text
 
 class Doomed(Seal):
     left = int(sys.argv[3])

@@ -1,17 +1,16 @@
 """What settling does beyond the contract of delivery stores: notices, disabling, and statements."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Engine, event
+from sqlalchemy import text
 
 from gateway.subscriptions import disabled, paused, resumed
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, a_settlement, an_attempt
+from tests.storage.listening import listening
 from webhooks.deliveries import DeliveryStatus, Failure
 from webhooks.endpoints import Health, Status
 from webhooks.verdicts import Dead, Delivered, Reason, Retry
@@ -188,23 +187,10 @@ async def test_the_health_of_a_deleted_endpoint_is_not_kept(stores: Stores) -> N
     await stores.subscriptions.delete(subscription.id)
     await stores.settle(delivery, health=Health(consecutive_failures=3))
     async with stores.database.reading() as connection:
-        assert (await connection.exec_driver_sql("SELECT count(*) FROM lanes")).scalar_one() == 0
+        assert (await connection.execute(text("SELECT count(*) FROM lanes"))).scalar_one() == 0
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Those that are executed meanwhile."""
-    seen: list[str] = []
-
-    def executed(*arguments: Any) -> None:
-        seen.append(str(arguments[2]))
-
-    event.listen(Engine, "before_cursor_execute", executed)
-    yield seen
-    event.remove(Engine, "before_cursor_execute", executed)
 
 
 async def test_settling_a_large_batch_takes_as_many_statements_as_a_small_one(stores: Stores) -> None:
@@ -216,10 +202,10 @@ async def test_settling_a_large_batch_takes_as_many_statements_as_a_small_one(st
         for delivery in await stores.due(subscription):
             verdict = (Delivered(), Retry(LATER), Dead(Reason.EXHAUSTED))[number % 3]
             batch.append(a_settlement(delivery, verdict))
-    with statements() as seen:
+    with listening(stores.database) as seen:
         await stores.deliveries.settle(batch)
     # Owners, deliveries, update, attempts, tally, lanes; then the log's: head, events, head.
-    assert len([statement for statement in seen if not statement.startswith("BEGIN")]) == 9
+    assert len([statement for statement, _ in seen if not statement.startswith("BEGIN")]) == 9
     assert len(batch) == 400
 
 

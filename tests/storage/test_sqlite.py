@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
@@ -79,7 +80,7 @@ async def limit_pages(database: Database, count: int) -> None:
     """Let the file grow to *count* pages at most: to SQLite, a full disk."""
 
     async def work(transaction: Transaction) -> None:
-        await transaction.connection.exec_driver_sql(f"PRAGMA max_page_count = {count}")
+        await transaction.connection.execute(text(f"PRAGMA max_page_count = {count}"))
 
     await database.write(work)
 

@@ -18,14 +18,22 @@ class Shelf:
 
     def __init__(self, *, tallies: int = 0, old: int = 0, away: bool = False) -> None:
         self.tallies, self.old, self.away = tallies, old, away
+        self.gathered = 0
         self.asked_at: list[datetime] = []
 
-    async def fold(self) -> bool:
+    async def gather(self) -> tuple[int, bool]:
         if self.away:
             self.away = False
             raise StorageUnavailable("the disk is away")
+        self.gathered = min(self.tallies, 2)
+        return self.gathered, self.tallies > self.gathered
+
+    async def fold(self) -> bool:
+        if not self.gathered:  # more often than it was told to
+            return False
+        self.gathered -= 1
         self.tallies -= 1
-        return self.tallies >= 0
+        return True
 
     async def drop_old(self, now: datetime) -> bool:
         self.asked_at.append(now)
@@ -35,7 +43,7 @@ class Shelf:
 
 @asynccontextmanager
 async def rolling(shelf: Shelf) -> AsyncIterator[None]:
-    task = asyncio.create_task(RollingUp(shelf, clock=lambda: NOON, fold_seconds=0).run())
+    task = asyncio.create_task(RollingUp(shelf, clock=lambda: NOON, fold_seconds=0, pause_seconds=0).run())
     try:
         yield
     finally:
@@ -47,7 +55,7 @@ async def rolling(shelf: Shelf) -> AsyncIterator[None]:
 async def test_all_is_folded_and_what_is_old_dropped() -> None:
     shelf = Shelf(tallies=5, old=3)
     async with rolling(shelf):
-        await until(lambda: shelf.tallies < 0 and shelf.old < 0)
+        await until(lambda: shelf.tallies == 0 and shelf.old < 0)
     assert set(shelf.asked_at) == {NOON}
 
 
@@ -55,5 +63,5 @@ async def test_a_database_that_was_away_is_asked_again() -> None:
     shelf = Shelf(tallies=2, away=True)
     with capture_logs() as logs:
         async with rolling(shelf):
-            await until(lambda: shelf.tallies < 0)
+            await until(lambda: shelf.tallies == 0)
     assert [entry["event"] for entry in logs] == ["rolling_up.waiting"]

@@ -35,7 +35,7 @@ class DoesNotFit(Exception):
 
 
 class PostgresTarget:
-    """A migrated database that rows are copied into."""
+    """A database that rows are copied into, migrated once it was found to be `free`."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
@@ -47,11 +47,23 @@ class PostgresTarget:
         progress = msgspec.json.decode(row["progress"], type=dict[str, Progress])
         return Move(**{**row, "progress": progress})
 
+    async def free(self) -> None:
+        """See that a copy may go into it, or has: before anything is made in it, tables and all.
+
+        Raises:
+            NotEmpty: there is something of a gateway in it, or one is at work on it.
+        """
+        if await self._has(moves.name) and await self.move() is not None:
+            return
+        if await is_served(self._connection):
+            raise NotEmpty("a gateway is at work on it: stop that first")
+        await self._refuse_rows()
+
     async def begin(self, move: Move) -> None:
         """Take it for *move*, with nothing copied yet.
 
         Raises:
-            NotEmpty: there is something in it, or somebody at work on it.
+            NotEmpty: as above.
         """
         if await is_served(self._connection):
             raise NotEmpty("a gateway is at work on it: stop that first")
@@ -59,13 +71,7 @@ class PostgresTarget:
             await self._connection.execute("LOCK TABLE moves IN EXCLUSIVE MODE")
             if await self.move() is not None:
                 raise NotEmpty("another copy into it has just begun")
-            for name in metadata.tables:
-                if name in _MADE_BY_MIGRATIONS:
-                    continue
-                if await self._connection.fetchval(f'SELECT EXISTS (SELECT FROM "{name}")'):  # noqa: S608 - our own names
-                    raise NotEmpty(f"there is something in its table {name}: copy into a new database")
-            if await self._connection.fetchval(f"SELECT head FROM {log.name}"):  # noqa: S608 - as above
-                raise NotEmpty("there are events in its log: copy into a new database")
+            await self._refuse_rows()
             await self._keep(move)
 
     async def store(self, table: Table, rows: Sequence[tuple[Any, ...]], move: Move) -> None:
@@ -111,6 +117,19 @@ class PostgresTarget:
         async with self._connection.transaction():
             await self._connection.execute("SET LOCAL synchronous_commit = on")
             await self._keep(move)
+
+    async def _refuse_rows(self) -> None:
+        for name in metadata.tables:
+            if name in _MADE_BY_MIGRATIONS or not await self._has(name):
+                continue
+            if await self._connection.fetchval(f'SELECT EXISTS (SELECT FROM "{name}")'):  # noqa: S608 - our own names
+                raise NotEmpty(f"there is something in its table {name}: copy into a new database")
+        if await self._has(log.name) and await self._connection.fetchval(f"SELECT head FROM {log.name}"):  # noqa: S608 - as above
+            raise NotEmpty("there are events in its log: copy into a new database")
+
+    async def _has(self, table: str) -> bool:
+        found: bool = await self._connection.fetchval("SELECT to_regclass(quote_ident($1)) IS NOT NULL", table)
+        return found
 
     async def _go_on_numbering(self, table: Table) -> None:
         """Numbers that the database gives out go on after those that were copied."""

@@ -14,11 +14,12 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from gateway.storage import migrations
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.postgres import days as attempts_by_day
 from gateway.storage.engines.postgres.commits import InOrder
@@ -68,7 +69,7 @@ class PostgresDatabase(Database):
         await self._stack.aclose()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncIterator[Connection]:
         try:
             async with asyncio.timeout(self._work_seconds), self._readers.connect() as connection:
                 yield connection

@@ -14,8 +14,8 @@ from datetime import UTC, date, datetime, time, timedelta
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.storage.connection import Connection
 from gateway.times import to_micros
 
 DAY = timedelta(days=1)
@@ -41,7 +41,7 @@ def row_by_row_until(before: datetime, now: datetime) -> datetime:
     return _start(before.astimezone(UTC).date())
 
 
-async def make_days(connection: AsyncConnection, days: Iterable[date]) -> None:
+async def make_days(connection: Connection, days: Iterable[date]) -> None:
     """Make the partitions of *days* that are not there."""
     bounds = list((await _partitions(connection)).values())
     for day in sorted(days):
@@ -49,34 +49,31 @@ async def make_days(connection: AsyncConnection, days: Iterable[date]) -> None:
         if any((first is None or first < end) and start < last for first, last in bounds):
             continue
         name = f"attempts_{day:%Y%m%d}"
-        await connection.exec_driver_sql("LOCK TABLE attempts_default IN ACCESS EXCLUSIVE MODE")
-        await connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE attempts INCLUDING ALL)")
-        await connection.exec_driver_sql(_TAKE_OVER.format(name=name, start=start, end=end))
-        await connection.exec_driver_sql(
-            f"ALTER TABLE attempts ATTACH PARTITION {name} FOR VALUES FROM ({start}) TO ({end})"
-        )
+        for statement in _MAKE:
+            await connection.execute(text(statement.format(name=name, start=start, end=end)))
 
 
-async def turn_days(connection: AsyncConnection, *, before: datetime, now: datetime) -> None:
+async def turn_days(connection: Connection, *, before: datetime, now: datetime) -> None:
     """Drop the days that were over before *before*, and make those ahead; what others are in the way of comes later."""
     if not await connection.scalar(_MY_TURN):
         return
+    await connection.execute(text("SAVEPOINT days"))
     try:
-        async with connection.begin_nested():
-            await connection.exec_driver_sql("SET LOCAL lock_timeout = '500ms'")
-            await make_days(connection, ahead(now))
-            until = to_micros(before)
-            if old := [name for name, (_, last) in (await _partitions(connection)).items() if last <= until]:
-                await connection.exec_driver_sql("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE")
-                await connection.exec_driver_sql(f"DROP TABLE {', '.join(old)}")
-                _logger.info("attempts.days_dropped", partitions=old)
+        await connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
+        await make_days(connection, ahead(now))
+        until = to_micros(before)
+        if old := [name for name, (_, last) in (await _partitions(connection)).items() if last <= until]:
+            await connection.execute(text("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE"))
+            await connection.execute(text(f"DROP TABLE {', '.join(old)}"))
+            _logger.info("attempts.days_dropped", partitions=old)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
         _logger.info("attempts.days_later")
+        await connection.execute(text("ROLLBACK TO SAVEPOINT days"))
 
 
-async def _partitions(connection: AsyncConnection) -> dict[str, tuple[int | None, int]]:
+async def _partitions(connection: Connection) -> dict[str, tuple[int | None, int]]:
     """From when to when each has attempts, less the one that has all others."""
     found = {name: _BOUNDS.search(bounds) for name, bounds in await connection.execute(_PARTITIONS)}
     return {
@@ -95,7 +92,13 @@ _PARTITIONS = text("""
     SELECT relname, pg_get_expr(relpartbound, pg_class.oid)
     FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'attempts'::regclass ORDER BY relname
 """)
-_TAKE_OVER = """
+_MAKE = (
+    "LOCK TABLE attempts_default IN ACCESS EXCLUSIVE MODE",
+    "CREATE TABLE {name} (LIKE attempts INCLUDING ALL)",
+    """
     WITH taken AS (DELETE FROM attempts_default WHERE started_at >= {start} AND started_at < {end} RETURNING *)
     INSERT INTO {name} SELECT * FROM taken
-"""
+    """,
+    "ALTER TABLE attempts ATTACH PARTITION {name} FOR VALUES FROM ({start}) TO ({end})",
+)
+"""What comes too early is in the one that is the net."""

@@ -1,6 +1,7 @@
 """One SQLite file as a `Database`: a writer in a thread of its own, a few readers beside it."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
@@ -9,20 +10,24 @@ from typing import Self, TypeVar
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.errors import StorageUnavailable
-from gateway.events import LoggedEvent
 from gateway.storage import migrations
+from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.sqlite import file
-from gateway.storage.engines.sqlite.driver import InPlace, InThread
-from gateway.storage.engines.sqlite.own_loop import OwnLoop
+from gateway.storage.engines.sqlite.checkpoints import Checkpoints
+from gateway.storage.engines.sqlite.connection import SqliteConnection
+from gateway.storage.engines.sqlite.readers import Readers
+from gateway.storage.engines.sqlite.statements import Statements
+from gateway.storage.engines.sqlite.steps import InPlace, InThread, to_its_end
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
 from gateway.times import now as system_clock
 
 T = TypeVar("T")
+
+_IN_PLACE = InPlace()
 
 
 class SqliteDatabase(Database):
@@ -40,7 +45,7 @@ class SqliteDatabase(Database):
         super().__init__(clock=clock, seal=seal, whole=whole)
         self._sync = sync
         self._path = path_of(url)
-        self._writing = asyncio.Lock()
+        self.statements = Statements()
         self._durable = True
 
     async def __aenter__(self) -> Self:
@@ -49,16 +54,17 @@ class SqliteDatabase(Database):
                 stack.enter_context(file.lock_file(self._path))
             except OSError as error:
                 raise StorageUnavailable(f"{self._path} cannot be opened: {error.strerror}") from error
-            self._own = await stack.enter_async_context(OwnLoop("sqlite-writer"))
-            self._writer = file.engine(self._path, writer=True, where=InPlace)
-            stack.push_async_callback(lambda: self._own.run(self._writer.dispose()))
-            self._readers = file.engine(self._path, writer=False, where=InThread)
-            stack.push_async_callback(self._readers.dispose)
+            self._loop = asyncio.get_running_loop()
+            self._thread = InThread("sqlite-writer")
+            stack.callback(self._thread.end)
             try:
-                await self._own.run(self._prepare())
-            except DBAPIError as error:
+                self._writer = await self._thread(lambda: to_its_end(self._open()))
+            except (sqlite3.Error, DBAPIError) as error:
                 raise unavailable("opened", error) from error
-            checkpoints = asyncio.create_task(file.Checkpoints(self._path, self._writing).run(), name="checkpoints")
+            stack.callback(self._thread.soon, self._writer.close)
+            self._readers = Readers(self._path, self.statements)
+            stack.push_async_callback(self._readers.close)
+            checkpoints = asyncio.create_task(Checkpoints(self._path, self._thread).run(), name="checkpoints")
             stack.push_async_callback(_ended, checkpoints)
             stack.push_async_callback(self._settled)
             self._stack = stack.pop_all()
@@ -68,11 +74,11 @@ class SqliteDatabase(Database):
         await self._stack.aclose()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncIterator[Connection]:
         try:
-            async with self._readers.connect() as connection:
+            async with self._readers.one() as connection:
                 yield connection
-        except DBAPIError as error:
+        except sqlite3.Error as error:
             raise unavailable("read", error) from error
 
     @asynccontextmanager
@@ -87,22 +93,18 @@ class SqliteDatabase(Database):
         return before
 
     async def _write(self, work: Work[T], *, durable: bool) -> T:
-        async with self._writing:
-            appended, result = await self._own.run(self._transact(work, durable=durable))
-            self._announce(appended)
-            return result
+        return await self._thread(lambda: to_its_end(self._transact(work, durable=durable)))
 
-    async def _transact(self, work: Work[T], *, durable: bool) -> tuple[list[LoggedEvent], T]:
+    async def _transact(self, work: Work[T], *, durable: bool) -> T:
         """In the writer's thread, so that its statements wait for nobody and nobody for them."""
         try:
-            async with self._writer.connect() as connection:
-                if durable is not self._durable:
-                    await file.set_durable(connection, durable)
-                    self._durable = durable
-                async with connection.begin():
-                    transaction = Transaction(connection, self.seal)
-                    result = await work(transaction)
-        except DBAPIError as error:
+            if durable is not self._durable:
+                file.set_durable(self._writer, durable)
+                self._durable = durable
+            async with self._transaction() as connection:
+                transaction = Transaction(connection, self.seal)
+                result = await work(transaction)
+        except sqlite3.Error as error:
             raise unavailable("written to", error) from error
         if transaction.appended and not durable:
             # Readers are about to have these places: a power failure must not let them be given out again.
@@ -110,14 +112,35 @@ class SqliteDatabase(Database):
                 self._sync(self._path)
             except OSError as error:
                 raise unavailable("written to", error) from error
-        return transaction.appended, result
+        if transaction.appended:
+            # From here, and not by whoever waits for the result: so pages come in their order, each before its result.
+            self._loop.call_soon_threadsafe(self._announce, transaction.appended)
+        return result
 
-    async def _prepare(self) -> None:
-        async with self._writer.begin() as connection:
-            await connection.run_sync(migrations.upgrade)
-            was_sealed = await self._admit(connection)
-        if was_sealed:
-            await file.empty_wal(self._writer)
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[SqliteConnection]:
+        writer = self._writer
+        writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield SqliteConnection(writer, self.statements, _IN_PLACE, begin=None)
+            writer.execute("COMMIT")
+        except BaseException:
+            if writer.in_transaction:  # some errors end it by themselves
+                writer.execute("ROLLBACK")
+            raise
+
+    async def _open(self) -> sqlite3.Connection:
+        writer = file.opened(self._path, writer=True)
+        try:
+            with file.as_alchemy(writer) as transaction:
+                migrations.upgrade(transaction)
+                was_sealed = await self._admit(SqliteConnection(writer, self.statements, _IN_PLACE, begin=None))
+            if was_sealed:
+                file.empty_wal(writer)
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
 
 def path_of(url: str) -> Path:

@@ -3,32 +3,19 @@
 Everything that only SQLite needs is said here: pragmas, transactions, the file lock, checkpoints.
 """
 
-import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 import structlog
-from sqlalchemy import Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
-
-from gateway.storage.engines.sqlite.driver import DriverConnection, InThread, Runs, connect
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.pool import StaticPool
 
 _logger = structlog.get_logger(__name__)
-
-READERS = 4
-CHECKPOINT_SECONDS = 1.0
-CHECKPOINT_BYTES = 4 * 2**20
-"""A smaller write-ahead log is left alone."""
-RESTART_BYTES = 64 * 2**20
-"""A larger one is emptied with the writer held up, or readers could let it grow without end."""
 
 
 class DatabaseInUse(Exception):
@@ -53,32 +40,31 @@ def lock_file(database: Path) -> IO[bytes]:
     return file
 
 
-def engine(database: Path, *, writer: bool, where: Callable[[], Runs]) -> AsyncEngine:
-    """An engine of one writing connection, or of a few that can only read. *where* says where each takes its steps."""
-    made = create_async_engine(
-        f"sqlite+aiosqlite:///{database}",
-        async_creator=lambda *_, **__: connect(database, where()),
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=1 if writer else READERS,
-        max_overflow=0,
-        pool_timeout=30,
-        hide_parameters=True,  # secrets are among them; errors and debug logs would print those that are text
-    )
+def opened(database: Path, *, writer: bool) -> sqlite3.Connection:
+    """A connection that writes, or one that can only read. Transactions are begun by statements.
 
-    def connected(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
+    Raises:
+        sqlite3.Error: the file cannot be opened, or is no database.
+    """
+    connection = sqlite3.connect(database, check_same_thread=False, isolation_level=None)
+    try:
         for pragma in _PRAGMAS:
-            cursor.execute(pragma)
+            connection.execute(pragma)
         if not writer:
-            cursor.execute("PRAGMA query_only = ON")
-        cursor.close()
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
-    event.listen(made.sync_engine, "connect", connected)
-    event.listen(made.sync_engine, "begin", begun)
-    return made
+@contextmanager
+def as_alchemy(connection: sqlite3.Connection) -> Iterator[Connection]:
+    """A transaction on *connection* by way of SQLAlchemy, which migrations need."""
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool, hide_parameters=True)
+    event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
+    with engine.begin() as made:
+        yield made
 
 
 _PRAGMAS = (
@@ -93,17 +79,9 @@ _PRAGMAS = (
 )
 
 
-async def set_durable(connection: AsyncConnection, durable: bool) -> None:  # noqa: FBT001 - it is the value to set
+def set_durable(connection: sqlite3.Connection, durable: bool) -> None:  # noqa: FBT001 - it is the value to set
     """Whether commits from now on are on disk when they return. Only between transactions."""
-    await (await _driver(connection)).run(
-        lambda raw: raw.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    )
-
-
-async def _driver(connection: AsyncConnection) -> DriverConnection:
-    """Past SQLAlchemy, which would begin a transaction around what is executed."""
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    return cast("DriverConnection", driver)
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
 
 def sync_wal(database: Path) -> None:
@@ -119,52 +97,11 @@ def sync_wal(database: Path) -> None:
         os.close(wal)
 
 
-async def empty_wal(writer: AsyncEngine) -> None:
+def empty_wal(connection: sqlite3.Connection) -> None:
     """Move all of the write-ahead log into the database, and cut it to nothing."""
-    async with writer.connect() as connection:
-        await _checkpoint(connection, "TRUNCATE")
+    checkpoint(connection, "TRUNCATE")
 
 
-class Checkpoints:
-    """Moves the write-ahead log back into the database, beside the writer rather than in its commits."""
-
-    def __init__(self, database: Path, writing: asyncio.Lock) -> None:
-        self._wal = database.with_name(database.name + "-wal")
-        self._engine = engine(database, writer=True, where=InThread)
-        self._writing = writing
-
-    async def run(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(CHECKPOINT_SECONDS)
-                try:
-                    await self._look()
-                except (
-                    DBAPIError,
-                    sqlite3.Error,
-                ) as error:  # a full disk, a busy reader: the next second may do better
-                    _logger.warning("checkpoint.failed", error=str(error))
-        finally:
-            await self._engine.dispose()
-
-    async def _look(self) -> None:
-        size = self._size()
-        if size > CHECKPOINT_BYTES:
-            await self._checkpoint("PASSIVE")
-        if size > RESTART_BYTES:
-            # Only what was written during the first pass is left to be moved while the writer waits.
-            async with self._writing:
-                await self._checkpoint("RESTART")
-
-    def _size(self) -> int:
-        with suppress(FileNotFoundError):
-            return os.stat(self._wal).st_size  # noqa: PTH116 - called each second; no object is needed
-        return 0
-
-    async def _checkpoint(self, mode: str) -> None:
-        async with self._engine.connect() as connection:
-            await _checkpoint(connection, mode)
-
-
-async def _checkpoint(connection: AsyncConnection, mode: str) -> None:
-    await (await _driver(connection)).run(lambda raw: raw.execute(f"PRAGMA wal_checkpoint({mode})").fetchall())
+def checkpoint(connection: sqlite3.Connection, mode: str) -> None:
+    """Move the write-ahead log into the database."""
+    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
