@@ -73,6 +73,18 @@ from webhooks.sender import Sender
 from webhooks.transport import VettingTransport
 
 
+async def prepare(settings: Settings, *, clock: Clock = system_clock) -> str | None:
+    """Open the database once, so that it is migrated and there is an admin key, before several processes do; the key
+    that was made, see `Gateway.first_key`."""
+    given = settings.admin_key
+    async with database_of(settings.database_url, clock=clock, seal=_seal_of(settings)) as database:
+        return await ensure_admin_key(SqlKeyStore(database), None if given is None else given.get_secret_value(), clock)
+
+
+def _seal_of(settings: Settings) -> Seal:
+    return Seal([key.get_secret_value() for key in settings.secret_key])
+
+
 class Gateway:
     """One process's gateway. `async with gateway.running()` starts it; `app` serves it over HTTP meanwhile."""
 
@@ -91,8 +103,7 @@ class Gateway:
         self._clock = clock
         self._draining = False
 
-        seal = Seal([key.get_secret_value() for key in settings.secret_key])
-        self._database = database_of(settings.database_url, clock=clock, seal=seal)
+        self._database = database_of(settings.database_url, clock=clock, seal=_seal_of(settings))
         self.log = SqlEventLog(self._database)
         self._bus = bus_of(settings.bus, database_url=settings.database_url, log=self.log)
         self._database.on_commit(self._bus.announce)

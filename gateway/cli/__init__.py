@@ -8,6 +8,8 @@ from gateway.version import __version__
 
 COMMANDS = {
     "serve": "Run the gateway.",
+    "copy": "Take a SQLite gateway over to PostgreSQL.",
+    "restored": "Say that the database comes from a backup.",
     "listen": "Receive webhooks on this machine, check their signatures, and show them.",
     "bench": "Measure how fast it is, beside what one would do without it.",
     "health": "Ask a running gateway whether it is ready; exit with 0 if so.",

@@ -110,8 +110,10 @@ def serve(
     within: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     drains: Sequence[Drain] = (),
     listening: Callable[[str, int], None] = lambda _host, _port: None,
+    listener: socket | None = None,
 ) -> None:
-    """Serve *app*, inside *within*, until SIGTERM or SIGINT; then stop as described above and return.
+    """Serve *app*, inside *within*, until SIGTERM or SIGINT; then stop as described above and return. With *listener*
+    take connections from that one, which other processes may share, instead of *host* and *port*.
 
     Raises:
         SystemExit: it could not listen; the reason has been logged.
@@ -125,7 +127,7 @@ def serve(
 
     async def run() -> None:
         async with within():
-            await server.serve()
+            await server.serve(None if listener is None else [listener])
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run())

@@ -1,11 +1,18 @@
 """Rows of the attempts table as values and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam, select
 
+from gateway.storage.connection import Connection
+from gateway.storage.dialects import insert_new
+from gateway.storage.tables import attempts
 from webhooks.deliveries import Attempt, Failure
+
+_OF_DELIVERIES = select(attempts.c.delivery_id, attempts.c.number).where(
+    attempts.c.delivery_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
@@ -39,6 +46,24 @@ def row_of_attempt(delivery_id: str, attempt: Attempt) -> dict[str, Any]:
         "response_headers": _storable_headers(attempt.response_headers),
         "response_body": attempt.response_body,
     }
+
+
+async def store_attempts(connection: Connection, made: Sequence[tuple[str, Attempt, int]]) -> None:
+    """Store what was *made*, each once: the delivery, its attempt, and how many attempts it had before.
+
+    The deliveries are held. A batch that is stored again, because its commit broke, finds its attempts there, and so
+    does one whose attempt another process has made as well. They are looked for, since the time belongs to the key
+    where attempts are kept by the day; but only those that may be there, by their deliveries' counts.
+    """
+    fresh: dict[tuple[str, int], Attempt] = {}
+    for id_, attempt, _ in made:
+        fresh.setdefault((id_, attempt.number), attempt)
+    if again := {id_ for id_, attempt, count in made if attempt.number <= count}:
+        for id_, number in await connection.execute(_OF_DELIVERIES, {"ids": sorted(again)}):
+            fresh.pop((id_, number), None)
+    if fresh:
+        rows = [row_of_attempt(id_, attempt) for (id_, _), attempt in fresh.items()]
+        await connection.execute(insert_new(connection, attempts), rows)
 
 
 def _storable_headers(headers: Mapping[str, str]) -> dict[str, str]:

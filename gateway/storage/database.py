@@ -3,9 +3,10 @@ hears of commits."""
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Self, TypeVar
 
 import structlog
@@ -14,6 +15,7 @@ from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.nodes import Nodes
 from gateway.storage.connection import Connection
+from gateway.storage.moves import refuse_half
 from gateway.storage.sealing import PLAIN, Seal, prepare
 from gateway.times import Clock
 from gateway.times import now as system_clock
@@ -37,11 +39,13 @@ Work = Callable[[Transaction], Awaitable[T]]
 class Database(ABC):
     """`async with` opens it, migrated. Made by `gateway.storage.engines.database_of`.
 
-    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed.
+    *seal* has to fit what is in it; None is for who neither reads nor writes anything sealed. *whole*: it may neither
+    have moved nor be half a copy; False is for who moves it.
     """
 
-    def __init__(self, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> None:
+    def __init__(self, *, clock: Clock = system_clock, seal: Seal | None = PLAIN, whole: bool = True) -> None:
         self.clock = clock
+        self._whole = whole
         self.seal = seal or PLAIN
         self._checks_seal = seal is not None
         self._listeners: list[Callable[[Page], None]] = []
@@ -71,6 +75,15 @@ class Database(ABC):
     def on_duty(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Wait until no other process is on duty, and be it. The event is set once that is no longer certain."""
 
+    @abstractmethod
+    async def make_days(self, days: Iterable[date]) -> None:
+        """Make place for the attempts of *days*, where an engine keeps them by the day."""
+
+    @abstractmethod
+    async def turn_days(self, *, before: datetime) -> datetime:
+        """Let go of the days of attempts that were over before *before*, where an engine keeps them so, and make place
+        for those to come. Answers from before when the others are to go row by row."""
+
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run *work* in a transaction of its own and commit it.
 
@@ -92,8 +105,11 @@ class Database(ABC):
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         """`write`, for a caller that stays."""
 
-    async def _fit_seal(self, connection: Connection) -> bool:
-        """See `prepare`: in the transaction that opens the database, once that is of the newest version."""
+    async def _admit(self, connection: Connection) -> bool:
+        """See that it may be used, and fit the seal, see `prepare`: in the transaction that opens the database, once
+        that is of the newest version."""
+        if self._whole:
+            await refuse_half(connection)
         return self._checks_seal and await prepare(connection, self.seal)
 
     def _announce(self, appended: list[LoggedEvent]) -> None:

@@ -70,16 +70,21 @@ class SqlRetentionStore:
         return await self._database.write(work, durable=False)
 
     async def drop_attempts(self, *, before: datetime, limit: int) -> int:
+        until = await self._database.turn_days(before=before)
         key = tuple_(attempts.c.delivery_id, attempts.c.number)
         old = (
             select(attempts.c.delivery_id, attempts.c.number)
-            .where(attempts.c.started_at < before)
+            .where(attempts.c.started_at < until)
             .order_by(attempts.c.started_at)
             .limit(limit)
         )
 
         async def work(transaction: Transaction) -> int:
-            return (await transaction.connection.execute(delete(attempts).where(key.in_(old)))).rowcount
+            return (
+                await transaction.connection.execute(
+                    delete(attempts).where(key.in_(old), attempts.c.started_at < until)
+                )
+            ).rowcount
 
         return await self._database.write(work, durable=False)
 
@@ -90,7 +95,9 @@ class SqlRetentionStore:
         async def work(transaction: Transaction) -> int:
             ids = (await transaction.connection.execute(some)).scalars().all()
             if ids:
-                await transaction.connection.execute(delete(attempts).where(attempts.c.delivery_id.in_(ids)))
+                await transaction.connection.execute(
+                    delete(attempts).where(attempts.c.delivery_id.in_(ids), attempts.c.started_at < before)
+                )
                 await transaction.connection.execute(delete(deliveries).where(deliveries.c.id.in_(ids)))
             return len(ids)
 

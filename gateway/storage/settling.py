@@ -12,12 +12,12 @@ from sqlalchemy import Row, bindparam, select, update
 
 from gateway.events import GATEWAY_PREFIX, Draft
 from gateway.storage import notices
-from gateway.storage.attempt_rows import row_of_attempt
+from gateway.storage.attempt_rows import store_attempts
 from gateway.storage.connection import Connection
 from gateway.storage.database import Transaction
-from gateway.storage.dialects import insert_new, upsert
+from gateway.storage.dialects import upsert
 from gateway.storage.subscription_rows import row_of_health, subscription_of
-from gateway.storage.tables import PENDING, attempts, deliveries, lanes, subscriptions
+from gateway.storage.tables import PENDING, deliveries, lanes, subscriptions
 from gateway.storage.tallies import tally
 from gateway.subscriptions import Subscription, disabled, idle_by
 from webhooks.deliveries import DeliveryStatus, Settlement
@@ -83,9 +83,9 @@ async def settle(transaction: Transaction, settlements: Sequence[Settlement], *,
         await connection.execute(_UPDATE_PENDING, values)
     if late := [_counted(each, row) for each, row in known if row.status != DeliveryStatus.PENDING and each.attempt]:
         await connection.execute(_COUNT_ATTEMPT, late)
-    if made := [row_of_attempt(each.delivery.id, each.attempt) for each, _ in known if each.attempt]:
-        # A batch that is stored again, because its commit broke, finds its attempts there.
-        await connection.execute(insert_new(connection, attempts), made)
+    await store_attempts(
+        connection, [(each.delivery.id, each.attempt, row.attempt_count) for each, row in known if each.attempt]
+    )
     await tally(connection, known)
     living = [each for each in settlements if each.delivery.endpoint_id in owners]
     if health := {each.delivery.endpoint_id: each.health for each in living}:

@@ -15,6 +15,7 @@ subscriptions ─┬─── what their owners set
                └─ rollups ────── what deliveries came to, by minute, hour and day
 tallies ─────────── what is yet to be added to them
 nodes ───────────── processes that send, and until when
+moves ───────────── that all of this is on its way to another database, or comes from one
 """
 
 from sqlalchemy import (
@@ -242,6 +243,7 @@ _of_deliveries("deliveries_replay", "replay_id", "status", "attempt_count", "id"
 _of_deliveries("deliveries_leaving", "cursor", where=PENDING)
 _of_deliveries("deliveries_settled", "settled_at", where=deliveries.c.settled_at.is_not(None))
 
+# On PostgreSQL in partitions by the day of `started_at`, which is of the key there.
 attempts = Table(
     "attempts",
     metadata,
@@ -329,4 +331,16 @@ rollups = Table(
     Column("latencies", Buckets, nullable=False),
     Index("rollups_newest", "interval", "dimension", "start", "name", "subscription_id"),
     sqlite_with_rowid=False,
+)
+
+# At most one row. Of all tables the one that stays behind when a database is copied.
+moves = Table(
+    "moves",
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),  # always 1
+    Column("token", String(32), nullable=False),  # the same at both ends, made anew with each beginning
+    Column("is_source", Boolean, nullable=False),
+    Column("other", Text, nullable=False),  # where the other end is, without its password
+    Column("is_whole", Boolean, nullable=False),  # everything has gone, or is there
+    Column("progress", Json, nullable=False),
 )

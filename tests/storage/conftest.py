@@ -78,7 +78,8 @@ def _migrate(url: str) -> None:
 _REMEMBER = """
     DO $$ DECLARE name text; BEGIN
         CREATE SCHEMA fresh;
-        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+        FOR name IN SELECT relname FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition LOOP
             EXECUTE format('CREATE TABLE fresh.%I AS TABLE public.%I', name, name);
         END LOOP;
     END $$
@@ -87,7 +88,8 @@ _RESTORE = """
     DO $$ DECLARE name text; BEGIN
         PERFORM pg_terminate_backend(pid, 1000) FROM pg_stat_activity
             WHERE datname = current_database() AND pid <> pg_backend_pid();
-        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+        FOR name IN SELECT relname FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition LOOP
             IF pg_relation_size(format('public.%I', name)) > 100000 THEN
                 EXECUTE format('TRUNCATE public.%I', name);
             ELSE

@@ -4,6 +4,7 @@ Whether to use it is the planner's business, by how many rows there are; here it
 it could do otherwise.
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,6 +47,12 @@ _CROWD = """
 """
 
 
+_OF_PARTITIONS = text("""
+    SELECT inhrelid::regclass::text AS part, inhparent::regclass::text AS whole FROM pg_inherits
+""")
+"""Partitions and their indexes, and what each is one of."""
+
+
 @pytest.fixture
 def url(postgres_url: str) -> str:
     return postgres_url
@@ -62,6 +69,8 @@ async def explained(stores: Stores) -> AsyncIterator[list[str]]:
         for statement, parameters in sent:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
                 steps += (await by_driver(connection, f"EXPLAIN {statement}", parameters)).scalars()
+        whole = {str(row.part): str(row.whole) for row in await connection.execute(_OF_PARTITIONS)}
+    steps[:] = [re.sub(r"\w+", lambda name: whole.get(name[0], name[0]), step) for step in steps]
 
 
 async def by_driver(connection: object, statement: str, parameters: Any) -> CursorResult[Any]:

@@ -4,6 +4,8 @@ sqlite ───── one writer at a time, in a thread of its own; a file lock
 postgres ─── transactions side by side, by a pool; processes share it
 """
 
+import re
+
 from gateway.storage.database import Database
 from gateway.storage.engines.postgres import PostgresDatabase
 from gateway.storage.engines.postgres.server import POSTGRES
@@ -15,14 +17,20 @@ from gateway.times import now as system_clock
 EXPECTED = "expected sqlite:///path/to/file.db or postgresql://user@host/database"
 
 
-def database_of(url: str, *, clock: Clock = system_clock, seal: Seal | None = PLAIN) -> Database:
-    """The database at *url*, not opened yet. *seal*: see `Database`.
+def database_of(url: str, *, clock: Clock = system_clock, seal: Seal | None = PLAIN, whole: bool = True) -> Database:
+    """The database at *url*, not opened yet. *seal*, *whole*: see `Database`.
 
     Raises:
         ValueError: it is none that can be used, in words that say what is wrong with it.
     """
     if url.startswith(POSTGRES):
-        return PostgresDatabase(url, clock=clock, seal=seal)
+        return PostgresDatabase(url, clock=clock, seal=seal, whole=whole)
     if url.startswith("sqlite:"):
-        return SqliteDatabase(url, clock=clock, seal=seal)
+        return SqliteDatabase(url, clock=clock, seal=seal, whole=whole)
     raise ValueError(EXPECTED)
+
+
+def without_password(url: str) -> str:
+    """*url* as it may be shown to people."""
+    shown = re.sub(r"(://[^:@/]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&])(password|passfile|sslpassword)=[^&]*", r"\1=***", shown)

@@ -6,8 +6,9 @@ write ─▶ [ begin · work · commit ] ─▶ announced, in the order of the l
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date, datetime
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import event, text
@@ -20,6 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from gateway.storage import migrations
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
+from gateway.storage.engines.postgres import days as attempts_by_day
 from gateway.storage.engines.postgres.commits import InOrder
 from gateway.storage.engines.postgres.duty import on_duty
 from gateway.storage.engines.postgres.nodes import PostgresNodes
@@ -43,9 +45,10 @@ class PostgresDatabase(Database):
         *,
         clock: Clock = system_clock,
         seal: Seal | None = PLAIN,
+        whole: bool = True,
         work_seconds: float = WORK_SECONDS,
     ) -> None:
-        super().__init__(clock=clock, seal=seal)
+        super().__init__(clock=clock, seal=seal, whole=whole)
         check_url(url)
         self._url = url
         self._work_seconds = work_seconds
@@ -79,6 +82,21 @@ class PostgresDatabase(Database):
     async def on_duty(self) -> AsyncIterator[asyncio.Event]:
         async with on_duty(self._url) as is_over:
             yield is_over
+
+    async def make_days(self, days: Iterable[date]) -> None:
+        async def work(transaction: Transaction) -> None:
+            await attempts_by_day.make_days(transaction.connection, days)
+
+        await self.write(work)
+
+    async def turn_days(self, *, before: datetime) -> datetime:
+        now = self.clock()
+
+        async def work(transaction: Transaction) -> None:
+            await attempts_by_day.turn_days(transaction.connection, before=before, now=now)
+
+        await self.write(work, durable=False)
+        return attempts_by_day.row_by_row_until(before, now)
 
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         repeated = AsyncRetrying(
@@ -127,7 +145,8 @@ class PostgresDatabase(Database):
             await connection.execute(_ONE_AT_A_TIME)
             await connection.run_sync(migrations.upgrade)
             await connection.run_sync(migrations.in_byte_order)
-            await self._fit_seal(connection)
+            await attempts_by_day.make_days(connection, attempts_by_day.ahead(self.clock()))
+            await self._admit(connection)
 
 
 _MAY_BE_LOST = text("SET LOCAL synchronous_commit = off")

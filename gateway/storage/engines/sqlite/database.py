@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -38,11 +39,12 @@ class SqliteDatabase(Database):
         *,
         clock: Clock = system_clock,
         seal: Seal | None = PLAIN,
+        whole: bool = True,
         sync: Callable[[Path], None] = file.sync_wal,
     ) -> None:
-        super().__init__(clock=clock, seal=seal)
+        super().__init__(clock=clock, seal=seal, whole=whole)
         self._sync = sync
-        self._path = _path_of(url)
+        self._path = path_of(url)
         self.statements = Statements()
         self._durable = True
 
@@ -83,6 +85,12 @@ class SqliteDatabase(Database):
     async def on_duty(self) -> AsyncIterator[asyncio.Event]:
         """At once and for good: the file lock has seen to it."""
         yield asyncio.Event()
+
+    async def make_days(self, days: Iterable[date]) -> None:
+        """There is one table."""
+
+    async def turn_days(self, *, before: datetime) -> datetime:
+        return before
 
     async def _write(self, work: Work[T], *, durable: bool) -> T:
         return await self._thread(lambda: to_its_end(self._transact(work, durable=durable)))
@@ -126,7 +134,7 @@ class SqliteDatabase(Database):
         try:
             with file.as_alchemy(writer) as transaction:
                 migrations.upgrade(transaction)
-                was_sealed = await self._fit_seal(SqliteConnection(writer, self.statements, _IN_PLACE, begin=None))
+                was_sealed = await self._admit(SqliteConnection(writer, self.statements, _IN_PLACE, begin=None))
             if was_sealed:
                 file.empty_wal(writer)
         except BaseException:
@@ -135,7 +143,7 @@ class SqliteDatabase(Database):
         return writer
 
 
-def _path_of(url: str) -> Path:
+def path_of(url: str) -> Path:
     """Raises:
     ValueError: *url* is no file that can be used, in words that say what is wrong with it.
     """
