@@ -8,10 +8,10 @@ each worker:  take ─▶ send ─▶ settle ─▶ take the next, until there i
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from webhooks.deliveries import Attempt, Delivery, Settlement
 from webhooks.endpoints import Endpoint, Ordering

@@ -1,13 +1,13 @@
 """What retention takes from the database, and what it never does."""
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable

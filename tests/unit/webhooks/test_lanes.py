@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator, MutableMapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes.clock import START, FakeClock, quiet, until
 from tests.fakes.deliveries import Answer, MemoryDeliveryStore, a_delivery, an_endpoint
