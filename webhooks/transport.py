@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -109,10 +110,9 @@ class VettingTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         session = self._session or self._open()
-        # It is sent as httpx has written it, byte for byte.
-        url = yarl.URL(str(request.url), encoded=True)
+        url = _as_yarl(str(request.url))
         headers = [(name.decode("ascii"), value.decode()) for name, value in request.headers.raw]
-        body = request.content
+        body = await request.aread()
         while True:
             trip = _Trip(started=time.perf_counter(), not_after=request.extensions.get(NOT_AFTER, math.inf))
             _trip.set(trip)
@@ -201,6 +201,12 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         # A connection whose answer was read to its end has gone back to the pool already; any other is of no more use.
         self._answer.close()
+
+
+@lru_cache(10_000)
+def _as_yarl(url: str) -> yarl.URL:
+    """It is sent as httpx has written it, byte for byte."""
+    return yarl.URL(url, encoded=True)
 
 
 def _as_httpx(answer: aiohttp.ClientResponse, trip: _Trip, request: httpx.Request) -> httpx.Response:
