@@ -4,7 +4,6 @@ import asyncio
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -159,12 +158,10 @@ async def test_a_second_signal_ends_hard(workshop: Workshop, url: str) -> None:
         await api.publish(_event(1))
     await eventually(posts.posts, "an attempt is in flight, which gets 3 s")
     workers = _workers(gateway)
-    asked = time.monotonic()
     gateway.signal(signal.SIGTERM)
     await eventually_answered(lambda: _refuses(gateway), "no more connections are taken")
     gateway.signal(signal.SIGTERM)
-    assert await asyncio.to_thread(gateway.wait, 2) == 1
-    assert time.monotonic() - asked < 2.5
+    assert await asyncio.to_thread(gateway.wait, 30) == 1, "a drain would have ended with 0"
     assert not any(worker.is_running() for worker in workers)
 
 
