@@ -5,17 +5,22 @@ from typing import Self, cast
 
 
 class Relay:
-    """`async with Relay(5432) as relay`: whoever connects to `relay.port` has reached 5432, until it is cut."""
+    """`async with Relay(5432) as relay`: whoever connects to `relay.port` has reached 5432, until it is cut.
+
+    While it is held nothing comes through, and nobody is told.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._ends: set[_End] = set()
         self._reaching: set[asyncio.Task[None]] = set()
+        self._is_free = asyncio.Event()
+        self._is_free.set()
         self.port = 0
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Near(self), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: _End(self), "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -28,60 +33,71 @@ class Relay:
 
     def cut(self) -> int:
         """Reset all connections at once; how many ends that were."""
-        ends = list(self._ends)
-        for end in ends:
-            end.transport.abort()
-        return len(ends)
+        transports = [end.transport for end in self._ends]
+        for transport in transports:
+            transport.abort()
+        return len(transports)
+
+    def hold(self) -> None:
+        self._is_free.clear()
+        for end in self._ends:
+            end.transport.pause_reading()
+
+    def let_go(self) -> None:
+        self._is_free.set()
+        for end in self._ends:
+            if end.other is not None:
+                end.transport.resume_reading()
 
     def joined(self, end: "_End") -> None:
         self._ends.add(end)
+        if end.other is None:
+            task = asyncio.create_task(self._reach(end))
+            self._reaching.add(task)
+            task.add_done_callback(self._reaching.discard)
 
     def left(self, end: "_End") -> None:
         self._ends.discard(end)
 
-    def reach(self, near: "_Near") -> None:
-        task = asyncio.create_task(self._reach(near))
-        self._reaching.add(task)
-        task.add_done_callback(self._reaching.discard)
-
-    async def _reach(self, near: "_Near") -> None:
+    async def _reach(self, near: "_End") -> None:
         near.transport.pause_reading()
-        far = _End(self)
-        far.other, near.other = near, far
+        await self._is_free.wait()
+        if near.transport.is_closing():
+            return
+        far = _End(self, other=near)
         try:
             await asyncio.get_running_loop().create_connection(lambda: far, "127.0.0.1", self._target)
         except OSError:
             near.transport.abort()
             return
+        near.other = far
         if near.transport.is_closing():
             far.transport.close()
-        else:
+        elif self._is_free.is_set():
             near.transport.resume_reading()
+        else:
+            far.transport.pause_reading()
 
 
 class _End(asyncio.Protocol):
     """One end of a connection: what comes in here goes out at the other."""
 
     transport: asyncio.Transport
-    other: "_End"
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, *, other: "_End | None" = None) -> None:
         self._relay = relay
+        self.other = other
+        """None: it is yet to be reached."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self._relay.joined(self)
 
     def data_received(self, data: bytes) -> None:
-        self.other.transport.write(data)
+        if self.other is not None:
+            self.other.transport.write(data)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._relay.left(self)
-        if hasattr(self.other, "transport"):
+        if self.other is not None:
             self.other.transport.close()
-
-
-class _Near(_End):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._relay.reach(self)

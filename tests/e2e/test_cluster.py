@@ -30,12 +30,12 @@ from tests.e2e.trouble import Member, Trouble
 from tests.e2e.waiting import eventually, eventually_answered
 from tests.servers.nats import NatsServer, nats_server
 from tests.servers.postgres import PostgresServer, postgres_server
+from webhooks.ownership import LEASE_SECONDS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(200)]
 
 SEED = int(os.environ.get("GATEWAY_TEST_SEED") or random.SystemRandom().randrange(10**6))
 ROLES = (None, None, "api,stream")
-LEASE_SECONDS = 10.0
 TIMEOUT_SECONDS = 2
 PUBLISHERS_EACH = 2
 PAUSE_SECONDS = 0.8
@@ -142,7 +142,7 @@ async def test_nothing_is_lost_and_no_promise_broken_whatever_befalls_a_cluster(
     gateways = [member.gateway for member in members]
     posts, ledger = receiver(workshop), Ledger()
     longest = LEASE_SECONDS + TIMEOUT_SECONDS
-    trouble = Trouble(members, postgres_of_its_own, nats, rand=rand, asleep_seconds=(longest + 0.5, longest + 2.5))
+    trouble = Trouble(members, postgres_of_its_own, nats, rand=rand, away_seconds=(longest + 0.5, longest + 2.5))
     async with client_of(gateways[2]) as client:
         api = Api(client)
         subscriptions = {path: await _subscribe(api, posts, path) for path in PLANS}
@@ -166,7 +166,7 @@ async def test_nothing_is_lost_and_no_promise_broken_whatever_befalls_a_cluster(
             if PLANS[path].fields.get("ordering") == "library":
                 check_order(deliveries, came, logged, PLANS[path].matches)
         await _check_repeated_ids(api, ledger)
-    _check_sleepers(members, posts.posts())
+    _check_absent(members, posts.posts())
     check_pace(_in_time(posts.posts("/paced")), PER_SECOND, slack_seconds=SLACK_SECONDS)
     assert most_at_once(_in_time(posts.posts("/few-at-once"))) == MOST_AT_ONCE
 
@@ -250,21 +250,20 @@ async def _check_repeated_ids(api: Api, ledger: Ledger) -> None:
     assert all(receipt["duplicate"] for receipt in answer.json()["data"])
 
 
-def _check_sleepers(members: Sequence[Member], posts: Sequence[Post]) -> None:
-    """Whoever slept past its lease found that out, and sent nothing further under it."""
-    woken = [said for member in members for said in member.woken]
-    assert woken
-    assert all("node.lease_lapsed" in said for said in woken), "each has noticed, before it began anew"
+def _check_absent(members: Sequence[Member], posts: Sequence[Post]) -> None:
+    """Whoever was away past its lease found that out, and sent nothing further under it."""
+    back = [said for member in members for said in member.back]
+    assert all("node.lease_lapsed" in said for said in back), "each has noticed, before it began anew"
     late = len(posts) - len(_in_time(posts))
-    _tell(f"{len(woken)} slept past their leases, {late} requests went out late")
+    _tell(f"{len(back)} were away past their leases, {late} requests went out late")
     # Between a look at the clock and the system call is room for one stop, and for one request.
-    assert late <= len(woken)
+    assert late <= len(back)
 
 
 def _slept_through(members: Sequence[Member]) -> set[str]:
-    """Deliveries whose attempts a sleep has ended."""
+    """Deliveries whose attempts have ended in a sleep."""
     return {
-        id_ for member in members for said in member.woken for id_ in re.findall(r"delivery=(\S+) .* status= ", said)
+        id_ for member in members for said in member.back for id_ in re.findall(r"delivery=(\S+) .* status= ", said)
     }
 
 

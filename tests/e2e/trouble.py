@@ -1,8 +1,9 @@
 """What befalls a cluster, one thing after the other, by chance: processes, servers and connections end or stand still.
 
          ┌─ kill -9, and started again                          ┌─ PostgreSQL crashes, NATS is killed: started again
-gateway ─┼─ SIGTERM, and started again                   all ───┤
-         └─ SIGSTOP for longer than its lease, SIGCONT          └─ connections cut: of one gateway, or of all
+         ├─ SIGTERM, and started again                          ├─ connections cut: of one gateway, or of all
+gateway ─┼─ SIGSTOP for longer than its lease, SIGCONT   all ───┘
+         └─ nothing to and from the servers for as long
 """
 
 import asyncio
@@ -26,13 +27,14 @@ class Member:
     gateway: GatewayProcess
     relays: Sequence[Relay]
     sends: bool
-    is_asleep: bool = False
-    woken: list[str] = field(default_factory=list)
-    """What it said after each sleep, up to its new lease."""
+    is_away: bool = False
+    """Stopped, or without a word to or from the servers."""
+    back: list[str] = field(default_factory=list)
+    """What it said each time that it was away or came back, up to its new lease."""
 
 
 class Trouble:
-    """*asleep_seconds*: from, to."""
+    """*away_seconds*: from, to."""
 
     def __init__(
         self,
@@ -41,23 +43,24 @@ class Trouble:
         nats: NatsServer,
         *,
         rand: random.Random,
-        asleep_seconds: tuple[float, float],
+        away_seconds: tuple[float, float],
     ) -> None:
         self._members = members
         self._postgres = postgres
         self._nats = nats
         self._rand = rand
-        self._asleep_seconds = asleep_seconds
-        self._nap: asyncio.Task[None] | None = None
+        self._away_seconds = away_seconds
+        self._coming_back: asyncio.Task[None] | None = None
         self._began_at = time.monotonic()
         self.diary: list[str] = []
 
     async def run(self) -> None:
-        """All of it, each so often, in a random order; at the end everybody is up and awake."""
+        """All of it, each so often, in a random order; at the end everybody is up and back."""
         steps: list[Callable[[], Awaitable[None]]] = [
-            *[self._sleep] * 2,
+            self._stop,
+            self._silence,
             *[self._kill] * 3,
-            *[self._terminate] * 1,
+            self._terminate,
             *[self._cut] * 3,
             self._crash_postgres,
             self._kill_nats,
@@ -67,41 +70,60 @@ class Trouble:
             for step in steps:
                 await asyncio.sleep(self._rand.uniform(0.3, 2))
                 await step()
-            await self._all_awake()
+            await self._all_back()
         finally:
-            if self._nap is not None:
-                self._nap.cancel()
+            if self._coming_back is not None:
+                self._coming_back.cancel()
 
     def _tell(self, what: str) -> None:
         self.diary.append(f"{time.monotonic() - self._began_at:5.1f} s: {what}")
 
-    async def _sleep(self) -> None:
-        await self._all_awake()
-        member = self._rand.choice([member for member in self._members if member.sends])
-        seconds = self._rand.uniform(*self._asleep_seconds)
-        self._tell(f"{member.gateway.name} is stopped for {seconds:.1f} s")
-        said = len(member.gateway.output)
-        member.gateway.signal(signal.SIGSTOP)
-        member.is_asleep = True
-        self._nap = asyncio.create_task(self._wake(member, seconds, said))
+    async def _stop(self) -> None:
+        await self._send_away(
+            "is stopped",
+            lambda member: member.gateway.signal(signal.SIGSTOP),
+            lambda member: member.gateway.signal(signal.SIGCONT),
+        )
 
-    async def _wake(self, member: Member, seconds: float, said: int) -> None:
+    async def _silence(self) -> None:
+        def hold(member: Member) -> None:
+            for relay in member.relays:
+                relay.hold()
+
+        def let_go(member: Member) -> None:
+            for relay in member.relays:
+                relay.let_go()
+
+        await self._send_away("hears nothing", hold, let_go)
+
+    async def _send_away(self, what: str, leave: Callable[[Member], None], come_back: Callable[[Member], None]) -> None:
+        """One that sends. Whatever else befalls the others meanwhile, two are never away at once."""
+        await self._all_back()
+        member = self._rand.choice([member for member in self._members if member.sends])
+        seconds = self._rand.uniform(*self._away_seconds)
+        self._tell(f"{member.gateway.name} {what} for {seconds:.1f} s")
+        said = len(member.gateway.output)
+        leave(member)
+        member.is_away = True
+        self._coming_back = asyncio.create_task(self._come_back(member, come_back, seconds, said))
+
+    async def _come_back(self, member: Member, come_back: Callable[[Member], None], seconds: float, said: int) -> None:
         await asyncio.sleep(seconds)
-        member.gateway.signal(signal.SIGCONT)
+        come_back(member)
         self._tell(f"{member.gateway.name} goes on")
         joined = "node.joined"
         await eventually(lambda: joined in member.gateway.output[said:], "it has a new lease", within=30)
-        member.woken.append(member.gateway.output[said:].partition(joined)[0])
-        member.is_asleep = False
+        member.back.append(member.gateway.output[said:].partition(joined)[0])
+        member.is_away = False
         self._tell(f"{member.gateway.name} has a new lease")
 
-    async def _all_awake(self) -> None:
-        if self._nap is not None:
-            await self._nap
-            self._nap = None
+    async def _all_back(self) -> None:
+        if self._coming_back is not None:
+            await self._coming_back
+            self._coming_back = None
 
     def _anybody(self) -> Member:
-        return self._rand.choice([member for member in self._members if not member.is_asleep])
+        return self._rand.choice([member for member in self._members if not member.is_away])
 
     async def _kill(self) -> None:
         gateway = self._anybody().gateway
@@ -113,7 +135,8 @@ class Trouble:
         gateway = self._anybody().gateway
         self._tell(f"{gateway.name} is told to end")
         gateway.signal(signal.SIGTERM)
-        assert await asyncio.to_thread(gateway.wait, 6) == 0
+        # Whoever is away may have the log's row, and publishers wait for it until the server takes it from them.
+        assert await asyncio.to_thread(gateway.wait, 15) == 0
         await self._start_again(gateway)
 
     async def _start_again(self, gateway: GatewayProcess) -> None:
