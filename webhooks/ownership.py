@@ -1,6 +1,6 @@
 """Whose lanes they are, where several processes share a store.
 
-    granted ──▶ held ──renewed every 3 s, for 10 s from before it was asked for──▶ held
+    granted ──▶ held ──renewed every 3 s, for 8 s from before it was asked for──▶ held
                   └────not renewed in time──▶ lapsed, for good: what comes after it is another lease
 
 A process sends for a lane while it holds its lease, and while the lane is its own. Another one may take the lane when
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-LEASE_SECONDS = 10.0
+LEASE_SECONDS = 8.0
+"""With a look each second by the others, lanes of one that has vanished move within 10 s and their time-out."""
 RENEW_SECONDS = 3.0
 
 

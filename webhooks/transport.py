@@ -20,7 +20,7 @@ import aiohttp
 import certifi
 import httpx
 import yarl
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter
 from aiohttp.client import ClientTimeout
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import AddrInfoType, Connection
@@ -33,7 +33,7 @@ from webhooks.resolver import DeadlineResolver
 
 NOT_AFTER = "not_after"
 """In a request's extensions: until when, in `seconds_awake_or_asleep`, it may begin to go out. A process that is
-stopped while it connects goes on where it was, and by then another one may have its lane."""
+stopped on the way to the socket goes on where it was, and by then another one may have its lane."""
 
 LONGEST_BODY = 64 * 2**10
 """Bytes of an answer that are read; then its connection is closed."""
@@ -146,6 +146,7 @@ class VettingTransport(httpx.AsyncBaseTransport):
             trust_env=False,
             timeout=_NO_TIMEOUT,
             skip_auto_headers=_SKIPPED_HEADERS,
+            request_class=_Request,
         )
         return self._session
 
@@ -161,7 +162,7 @@ class VettingTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the request's trip when it has its connection, unless it is too late by then."""
+    """Tells the request's trip when it has its connection."""
 
     async def connect(
         self,
@@ -170,16 +171,27 @@ class _Connector(aiohttp.TCPConnector):
         timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        trip = _trip.get()
-        if seconds_awake_or_asleep() >= trip.not_after:
-            connection.release()
-            raise httpx.ConnectTimeout("too late to be sent: the process was stopped meanwhile")
-        trip.connected = time.perf_counter()
+        _trip.get().connected = time.perf_counter()
+        if connection.transport is not None and connection.transport.get_extra_info("sslcontext") is None:
+            # uvloop would collect what is written until the end of its turn. Over TLS it does.
+            connection.transport.set_write_buffer_limits(high=0)
         return connection
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         await super().close(abort_ssl=abort_ssl)
         await self._resolver.close()
+
+
+class _Request(ClientRequest):
+    """Looks at the clock right before it goes out."""
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        if seconds_awake_or_asleep() < _trip.get().not_after:
+            await super().write_bytes(writer, conn, content_length)
+        elif conn.protocol is not None:
+            conn.protocol.set_exception(httpx.WriteTimeout("too late to be sent: the process was stopped meanwhile"))
 
 
 class _Body(httpx.AsyncByteStream):

@@ -15,6 +15,7 @@ from litestar.types import ControllerRouterHandler
 from gateway.http.auth import Authentication
 from gateway.http.dead_letters import DeadLetterController
 from gateway.http.deliveries import DeliveryController
+from gateway.http.endings import Ending
 from gateway.http.event_types import EventTypeController
 from gateway.http.events import EventController
 from gateway.http.figures import FigureController
@@ -75,6 +76,7 @@ def create_http(
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
         middleware=[
             DefineMiddleware(Measuring, requests=services.requests),
+            Ending,
             DefineMiddleware(Authentication, keyring=services.keyring, tokens=services.tokens),
         ],
         plugins=[Handshakes()],

@@ -1,7 +1,8 @@
 """The gateway's HTTP API as the tests call it, with the admin key."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import cycle
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from tests.e2e.processes import ADMIN_KEY, GatewayProcess
 
 Json = dict[str, Any]
 PAGE_SIZE = 500
+_WHO = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 
 class Api:
@@ -67,11 +69,35 @@ async def api_of(gateway: GatewayProcess) -> AsyncIterator[Api]:
         yield Api(client)
 
 
-def client_of(gateway: GatewayProcess, *, connections: int = 100) -> httpx.AsyncClient:
+def client_of(gateway: GatewayProcess, *, connections: int = 100, patience_seconds: float = 30) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=gateway.url,
-        headers={"authorization": f"Bearer {ADMIN_KEY}"},
+        headers=_WHO,
         trust_env=False,
-        timeout=httpx.Timeout(30),
+        timeout=httpx.Timeout(patience_seconds),
         limits=httpx.Limits(max_connections=connections),
     )
+
+
+def roaming_client(gateways: Sequence[GatewayProcess], *, patience_seconds: float = 30) -> httpx.AsyncClient:
+    """Each of its requests goes to another of *gateways* than the one before."""
+    return httpx.AsyncClient(
+        transport=_InTurn([httpx.URL(gateway.url) for gateway in gateways]),
+        base_url=gateways[0].url,
+        headers=_WHO,
+        timeout=httpx.Timeout(patience_seconds),
+    )
+
+
+class _InTurn(httpx.AsyncBaseTransport):
+    def __init__(self, urls: Sequence[httpx.URL]) -> None:
+        self._turns = cycle(urls)
+        self._transport = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = next(self._turns)
+        request.url = request.url.copy_with(host=url.host, port=url.port)
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()

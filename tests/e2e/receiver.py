@@ -13,6 +13,7 @@ import base64
 import os
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Post:
     headers: dict[str, str]
     body_base64: str
     status: int | None
+    at_once: int = 1
+    """How many requests to this path were open then, itself included."""
 
     @property
     def body(self) -> bytes:
@@ -62,6 +65,7 @@ class Receiver:
     def __init__(self, record: Path) -> None:
         self._record = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._behaviours: dict[str, tuple[Behaviour, random.Random]] = {}
+        self._open: Counter[str] = Counter()
         self._encoder = msgspec.json.Encoder()
 
     def application(self) -> web.Application:
@@ -72,6 +76,13 @@ class Receiver:
         return application
 
     async def _receive(self, request: web.Request) -> web.Response:
+        self._open[request.path] += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self._open[request.path] -= 1
+
+    async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         behaviour, chance = self._behaviours.get(request.path) or (Behaviour(), random.Random(0))
         status = 500 if chance.random() < behaviour.failing else behaviour.status
@@ -81,6 +92,7 @@ class Receiver:
             headers={name.lower(): value for name, value in request.headers.items()},
             body_base64=base64.b64encode(body).decode(),
             status=None if behaviour.silent else status,
+            at_once=self._open[request.path],
         )
         os.write(self._record, self._encoder.encode(post) + b"\n")
         if behaviour.silent:

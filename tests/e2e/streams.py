@@ -112,3 +112,16 @@ class StreamReader:
                 self.last_event_id = parser.last_event_id
                 if self.last_event_id:
                     self.opened.set()
+
+
+class RestlessReader(StreamReader):
+    """Stays nowhere for longer than *stay_seconds*."""
+
+    def __init__(self, client: httpx.AsyncClient, path: str, *, stay_seconds: float) -> None:
+        super().__init__(client, path)
+        self._stay_seconds = stay_seconds
+
+    async def _read_one_connection(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._stay_seconds):
+                await super()._read_one_connection()

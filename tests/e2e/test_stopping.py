@@ -154,6 +154,23 @@ async def test_a_request_in_flight_at_the_end_is_answered(workshop: Workshop) ->
     assert status == 503 or there == ["slow"], "what was answered 202 is there"
 
 
+async def test_a_request_that_cannot_be_answered_in_time_is_told_to_come_again(workshop: Workshop) -> None:
+    gateway = workshop.gateway()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n"
+        b"Authorization: Bearer %b\r\n\r\n" % ADMIN_KEY.encode()
+    )
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100"), "the gateway has taken the request up"
+    gateway.signal(signal.SIGTERM)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"retry-after:" in answer.lower()
+    assert b"/problems/overloaded" in answer
+    assert await _exit_status(gateway) == 0
+
+
 async def _refuses(gateway: GatewayProcess) -> bool:
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
