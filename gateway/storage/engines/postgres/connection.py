@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from gateway.storage.connection import Parameters
 from gateway.storage.engines.found import Found
+from gateway.storage.engines.postgres.arrays import at_once
 from gateway.storage.engines.statements import Statements
 
 DIALECT = PGDialect_asyncpg(dbapi=PGDialect_asyncpg.import_dbapi())  # type: ignore[no-untyped-call] # SQLAlchemy's own
@@ -59,6 +60,10 @@ class PostgresConnection:
         if len(rows) == 1:
             self._statements.tell(sql, rows[0])
             return _changed(await self._raw.execute(sql, *rows[0]))
+        if (together := at_once(sql)) is not None and together.fits(rows):
+            arrays = [list(column) for column in zip(*rows, strict=True)]
+            self._statements.tell(together.sql, arrays)
+            return _changed(await self._raw.execute(together.sql, *arrays))
         self._statements.tell(sql, rows[0])
         await self._raw.executemany(sql, rows)
         return Found((), -1)
