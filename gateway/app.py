@@ -4,6 +4,7 @@ Database ─ stores ┐
 Bus ──────────────┼─ Publisher · Tail ─┬─ Streams · EventBus (handlers)
 Settings ─────────┘                    └─ Fanout ─┬▶ Dispatcher ─▶ Sender ─▶ VettingTransport
                                        Replayer ──┘
+Roles: api (requests), stream (readers), dispatch (sending, and the duty): all of them by default
 """
 
 import asyncio
@@ -16,14 +17,16 @@ import msgspec
 from gateway import metrics
 from gateway.admin_key import ensure_admin_key
 from gateway.bus import bus_of
+from gateway.bus.hints import PostgresHints
 from gateway.duty import Duty
 from gateway.errors import NotFound, Overloaded
 from gateway.events import Page
-from gateway.fanout import SUBSCRIPTION_NOTICES, Fanout, Notice
+from gateway.fanout.fanout import Fanout
+from gateway.fanout.interests import SUBSCRIPTION_NOTICES, Notice
 from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
 from gateway.http.measuring import Requests
-from gateway.http.routes import create_http
+from gateway.http.routes import CONTROLLERS, WITHOUT_API, create_http
 from gateway.http.services import Services
 from gateway.http.streams import stream_routes
 from gateway.http.tokens import TokenDesk
@@ -34,8 +37,11 @@ from gateway.publishing import Publisher
 from gateway.registry import CheckedPublisher, Registry
 from gateway.replay import Replayer
 from gateway.retention import Retention
+from gateway.roles import ALL_ROLES, Role
 from gateway.rolling_up import RollingUp
+from gateway.sending import AloneSending, NotSending, Sending
 from gateway.settings import Settings
+from gateway.sharing import SharedSending
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
 from gateway.storage.deliveries import SqlDeliveryStore
@@ -61,6 +67,7 @@ from gateway.version import __version__
 from webhooks.deliveries import Attempt, Settlement
 from webhooks.destinations import Guard, check_url, parse_networks
 from webhooks.dispatcher import Dispatcher
+from webhooks.ownership import Holder
 from webhooks.rules import Rules
 from webhooks.sender import Sender
 from webhooks.transport import VettingTransport
@@ -82,9 +89,15 @@ class Gateway:
     """One process's gateway. `async with gateway.running()` starts it; `app` serves it over HTTP meanwhile."""
 
     def __init__(
-        self, settings: Settings, *, clock: Clock = system_clock, transport: VettingTransport | None = None
+        self,
+        settings: Settings,
+        *,
+        roles: frozenset[Role] = ALL_ROLES,
+        clock: Clock = system_clock,
+        transport: VettingTransport | None = None,
     ) -> None:
         self.settings = settings
+        self.roles = roles
         self.first_key: str | None = None
         """The admin key that was made at the first start, to be shown once."""
         self._clock = clock
@@ -112,18 +125,16 @@ class Gateway:
         self._deliveries = SqlDeliveryStore(
             self._database, retry_schedule=tuple(settings.retry_schedule), settled=self._settled
         )
-        sender = Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock)
-        rules = Rules(
-            max_age=timedelta(seconds=settings.max_delivery_age_seconds),
-            disable_after=timedelta(seconds=settings.disable_after_seconds),
-        )
-        self._dispatcher = Duty(self._database.on_duty, lambda: Dispatcher(self._deliveries, sender, rules=rules))
+        self._sender = Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock)
+        self._hints = PostgresHints(settings.database_url) if self._database.nodes is not None else None
+        self._dispatcher = self._sending()
+        self._duty = Duty(self._database.on_duty)
         self._fanout = Fanout(
             self.log,
             SqlFanoutStore(self._database),
             self._subscriptions,
             offer=self._dispatcher.offer,
-            is_busy=self._dispatcher.is_busy,
+            is_stuck=self._dispatcher.is_stuck,
         )
         self._replays = Replayer(
             SqlReplayStore(self._database), offer=self._dispatcher.offer, changed=self._dispatcher.changed
@@ -144,11 +155,11 @@ class Gateway:
             passed=lambda: self._tail.cursor,
             expired=self._dispatcher.changed,
         )
-        self._dispatcher.add("fanout", self._fanout.run)
-        self._dispatcher.add("replays", self._replays.run)
-        self._dispatcher.add("housekeeping", self._housekeeping.run)
-        self._dispatcher.add("rolling_up", self._rolling_up.run)
-        self._dispatcher.add("retention", self._retention.run)
+        self._duty.add("fanout", self._fanout.run)
+        self._duty.add("replays", self._replays.run)
+        self._duty.add("housekeeping", self._housekeeping.run)
+        self._duty.add("rolling_up", self._rolling_up.run)
+        self._duty.add("retention", self._retention.run)
         keyring = KeyRing(self._keys)
         feeds = (keyring.feed, self._handlers.feed, self._fanout.feed, self._housekeeping.feed, self._tell_lanes)
         for feed in (self._registry.feed, *feeds):
@@ -159,7 +170,7 @@ class Gateway:
         self._counters.add(
             lambda: self._tally.share(
                 subscriptions=self._fanout.subscriptions,
-                behind=max(0, self._tail.cursor - self._fanout.cursor) if self._dispatcher.is_on else 0,
+                behind=max(0, self._tail.cursor - self._fanout.cursor) if self._duty.is_on else 0,
             )
         )
         requests = Requests()
@@ -169,7 +180,7 @@ class Gateway:
             lambda: metrics.publishing(self._counters, self._publisher),
             lambda: metrics.webhooks(self._tally, self._dispatcher),
             lambda: metrics.of_streams(self._streams),
-            lambda: looks.families(self._tail, self._fanout if self._dispatcher.is_on else self._tail),
+            lambda: looks.families(self._tail, self._fanout if self._duty.is_on else self._tail),
             requests.families,
             refresh=looks.refresh,
         )
@@ -198,7 +209,8 @@ class Gateway:
                 default_timeout_seconds=settings.delivery_timeout_seconds,
             ),
             cors_origins=settings.cors_origins,
-            route_handlers=[stream_routes(self._streams)],
+            controllers=CONTROLLERS if Role.API in roles else WITHOUT_API,
+            route_handlers=[stream_routes(self._streams)] if Role.STREAM in roles else [],
         )
 
     @asynccontextmanager
@@ -213,7 +225,11 @@ class Gateway:
             )
             await stack.enter_async_context(self._publisher)
             await stack.enter_async_context(self._transport)
+            if self._hints is not None:
+                await stack.enter_async_context(self._hints)
             self._dispatching = await stack.enter_async_context(running("dispatcher", self._dispatcher.run))
+            if Role.DISPATCH in self.roles:
+                await stack.enter_async_context(running("duty", self._duty.run))
             await stack.enter_async_context(self._handlers)
             await stack.enter_async_context(self._tail)
             await self._registry.load(self._event_types)
@@ -236,9 +252,25 @@ class Gateway:
     async def drain(self) -> None:
         """End the streams and stop sending; attempts in flight get a little time. Requests are still answered."""
         self._draining = True
+        self._duty.drain()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._streams.drain())
             group.create_task(self._dispatcher.drain())
+
+    def _sending(self) -> Sending:
+        hints, nodes = self._hints, self._database.nodes
+        if Role.DISPATCH not in self.roles:
+            return NotSending(None if hints is None else hints.say)
+        if hints is None or nodes is None:
+            return AloneSending(self._a_dispatcher)
+        return SharedSending(nodes, hints, self._a_dispatcher)
+
+    def _a_dispatcher(self, holder: Holder | None = None) -> Dispatcher:
+        rules = Rules(
+            max_age=timedelta(seconds=self.settings.max_delivery_age_seconds),
+            disable_after=timedelta(seconds=self.settings.disable_after_seconds),
+        )
+        return Dispatcher(self._deliveries, self._sender, rules=rules, holder=holder)
 
     def _settled(self, settlements: Sequence[Settlement]) -> None:
         self._tally.count(settlements)
@@ -248,13 +280,13 @@ class Gateway:
         """A lane reads its endpoint again when the log says that its subscription has changed."""
         for event in page.events:
             if event.type.startswith(SUBSCRIPTION_NOTICES):
-                self._dispatcher.changed(msgspec.json.decode(event.data, type=Notice).subscription_id)
+                self._dispatcher.noticed(msgspec.json.decode(event.data, type=Notice).subscription_id)
 
     async def _ping(self, subscription: Subscription) -> Attempt:
         found = await self._deliveries.endpoint(subscription.id)
         if found is None:
             raise NotFound("there is no such subscription")
-        return await self._dispatcher.ping(found[0], a_ping(subscription.id, self._clock()))
+        return await self._sender.send(a_ping(subscription.id, self._clock()), found[0])
 
     async def _ready(self) -> None:
         if self._draining:

@@ -21,11 +21,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from gateway.distribution import Distribution
-from gateway.duty import Duty
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Position
 from gateway.ports import EventLog
 from gateway.rollups import Overview, Rollups
+from gateway.sending import Sending
 from gateway.statistics import Counters, DeliveryTally, Publishing
 from gateway.streams.streaming import Streams
 from gateway.times import Clock
@@ -137,7 +137,7 @@ def publishing(counts: Counters, publisher: Publishing) -> Iterator[Metric]:
     yield gauge("gateway_publish_queue_events", "Events that wait for their commit.", publisher.queue_size)
 
 
-def webhooks(tally: DeliveryTally, dispatcher: Duty) -> Iterator[Metric]:
+def webhooks(tally: DeliveryTally, sending: Sending) -> Iterator[Metric]:
     yield counters("gateway_webhook_attempts", "Attempts, by what became of them.", "outcome", tally.outcomes)
     yield counter("gateway_webhook_delivered", "Deliveries that were delivered.", tally.delivered)
     yield counters("gateway_webhook_dead", "Deliveries that were given up, by reason.", "reason", tally.deaths)
@@ -147,8 +147,8 @@ def webhooks(tally: DeliveryTally, dispatcher: Duty) -> Iterator[Metric]:
         "From an event's acceptance to its delivery, retries and all, without replays.",
         tally.latencies,
     )
-    yield gauge("gateway_webhook_lanes_awake", "Subscriptions that have work, or had it just now.", dispatcher.lanes)
-    yield gauge("gateway_webhook_attempts_in_flight", "Attempts under way.", dispatcher.in_flight)
+    yield gauge("gateway_webhook_lanes_awake", "Subscriptions that have work, or had it just now.", sending.lanes)
+    yield gauge("gateway_webhook_attempts_in_flight", "Attempts under way.", sending.in_flight)
 
 
 def of_streams(streams: Streams) -> Iterator[Metric]:

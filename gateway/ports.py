@@ -1,7 +1,7 @@
 """The gateway's ports: what each part needs of the others, as promises. Adapters stand in storage/ and bus/."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -204,26 +204,27 @@ class FanoutPlace:
 
     cursor: Cursor
     """Events up to it have all their deliveries."""
-    made: frozenset[str] = frozenset()
-    """Subscriptions that have theirs of the event after it, too."""
+    ahead: Cursor = Cursor(0)
+    """Those after it, up to here, have theirs but for subscriptions that are behind; before the cursor: none have."""
+    behind: Mapping[str, Cursor] = field(default_factory=dict)
+    """Subscriptions that lack what they want of the events after this one."""
+
+
+Wanted = tuple[LoggedEvent, Sequence[str]]
+"""An event, and the ids of subscriptions that it is for."""
 
 
 class FanoutStore(Protocol):
-    """What it creates it answers by subscription. None, and nothing is written, when the place is not *since*: another
-    process has moved it."""
-
     async def place(self) -> FanoutPlace: ...
 
-    async def begin(
-        self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
-    ) -> Mapping[str, Sequence[Delivery]] | None:
-        """Create the deliveries of *event*, which comes after *since*, for some of those that want it (*ids*), and
-        remember that they are made, together. The cursor stays where it is until `advance` creates the others."""
-
     async def advance(
-        self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+        self, since: FanoutPlace, to: FanoutPlace, wanted: Sequence[Wanted]
     ) -> Mapping[str, Sequence[Delivery]] | None:
-        """Create the deliveries (*wanted*: event, ids of subscriptions) and move the cursor, together."""
+        """Create the deliveries that are *wanted* and move to the new place, together.
+
+        What it creates it answers by subscription. None, and nothing is written, when the place is not *since*: another
+        process has moved it.
+        """
 
 
 # --- event types -------------------------------------------------------------------------------------------------

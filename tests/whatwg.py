@@ -24,7 +24,8 @@ class Source:
     last_event_id: str = ""
     reconnection_ms: int | None = None
     comments: list[str] = field(default_factory=list)
-    data_buffer: str = ""
+    data_buffer: list[str] = field(default_factory=list)
+    """In pieces: a string that grows a million times takes a while."""
     event_type_buffer: str = ""
     last_event_id_buffer: str = ""
 
@@ -33,7 +34,7 @@ class Source:
         if name == "event":
             self.event_type_buffer = value
         elif name == "data":
-            self.data_buffer += value + "\n"
+            self.data_buffer += (value, "\n")
         elif name == "id":
             if "\0" not in value:
                 self.last_event_id_buffer = value
@@ -43,10 +44,10 @@ class Source:
     def dispatch(self) -> None:
         """ "Dispatch the event"."""
         self.last_event_id = self.last_event_id_buffer
-        if self.data_buffer != "":
-            data = self.data_buffer.removesuffix("\n")
+        if self.data_buffer:
+            data = "".join(self.data_buffer).removesuffix("\n")
             self.events.append(Dispatched(self.event_type_buffer or "message", data, self.last_event_id))
-        self.data_buffer = self.event_type_buffer = ""
+        self.data_buffer, self.event_type_buffer = [], ""
 
 
 def interpret(stream: bytes) -> Source:

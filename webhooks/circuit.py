@@ -6,9 +6,10 @@ CLOSED ──10 connection failures or time-outs in a row──▶ OPEN, for 10 
    └──────────────────── the probe is answered ────────── PROBING: one attempt at a time
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from msgspec.structs import replace
 
 from webhooks.endpoints import Health
 

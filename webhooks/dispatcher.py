@@ -14,9 +14,9 @@ import structlog
 
 from webhooks.budget import Budget
 from webhooks.clock import Clock, SystemClock
-from webhooks.deliveries import Attempt, Delivery
-from webhooks.endpoints import Endpoint
+from webhooks.deliveries import Delivery
 from webhooks.lane import Lane
+from webhooks.ownership import Holder
 from webhooks.ports import DeliveryStore, Sends
 from webhooks.rules import Rules, Workshop
 from webhooks.schedule import Rand
@@ -43,6 +43,7 @@ class Dispatcher:
         rand: Rand = random.random,
         rules: Rules | None = None,
         most_at_once: int = MOST_AT_ONCE,
+        holder: Holder | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self._settler = Settler(store, clock=clock)
@@ -54,6 +55,7 @@ class Dispatcher:
             clock=clock,
             rand=rand,
             rules=rules or Rules(),
+            holder=holder,
         )
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,10 +90,10 @@ class Dispatcher:
             else:
                 self._start(endpoint_id)
 
-    def is_busy(self, endpoint_id: str) -> bool:
-        """Whether a delivery that is offered to this endpoint now would have to wait."""
+    def is_stuck(self, endpoint_id: str) -> bool:
+        """Whether this endpoint's lane has been full for a while."""
         lane = self._lanes.get(endpoint_id)
-        return lane is not None and lane.is_busy
+        return lane is not None and lane.is_stuck
 
     def changed(self, endpoint_id: str) -> None:
         """An endpoint was changed, paused, resumed or deleted, or one of its deliveries forced or cancelled."""
@@ -99,6 +101,11 @@ class Dispatcher:
             lane.change()
         else:
             self._start(endpoint_id)
+
+    def leave(self, endpoint_id: str) -> None:
+        """End its lane as soon as its attempts in flight have ended and are settled; begin no other."""
+        if (lane := self._lanes.get(endpoint_id)) is not None:
+            lane.leave()
 
     async def run(self) -> None:
         """Until it is drained or cancelled. What the store owed before is found by the first sweep."""
@@ -134,14 +141,13 @@ class Dispatcher:
                 for task in unsettled:
                     task.cancel()
 
-    async def ping(self, endpoint: Endpoint, delivery: Delivery) -> Attempt:
-        """Send *delivery* now, whatever the endpoint's status; it counts for nothing and is not stored."""
-        return await self._shop.sender.send(delivery, endpoint)
-
     def _start(self, endpoint_id: str) -> None:
         if self._draining.is_set():
             return
-        lane = self._lanes[endpoint_id] = Lane(endpoint_id, self._shop)
+        hold = None
+        if self._shop.holder is not None and (hold := self._shop.holder.hold(endpoint_id)) is None:
+            return
+        lane = self._lanes[endpoint_id] = Lane(endpoint_id, self._shop, hold)
         task = asyncio.create_task(self._run_lane(lane))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -154,6 +160,8 @@ class Dispatcher:
         finally:
             # Without an await since the lane decided to end: nobody can have woken it in between.
             del self._lanes[lane.endpoint_id]
+            if self._shop.holder is not None:
+                self._shop.holder.ended(lane.endpoint_id)
 
     async def _sweep(self) -> None:
         """The net: start what is due and has no lane, whoever forgot to say so."""

@@ -1,9 +1,10 @@
 """Where deliveries go: an endpoint is a subscription as this package sees it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+import msgspec
 
 from webhooks.signing import Secret
 
@@ -26,14 +27,13 @@ class Payload(StrEnum):
     CLOUDEVENTS = "cloudevents"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A URL with its secrets and limits. `retry_schedule` is in seconds, one wait after each failed attempt."""
 
     id: str
     url: str
-    secrets: tuple[Secret, ...] = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False, default_factory=dict)
+    secrets: tuple[Secret, ...]
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     ordering: Ordering = Ordering.NONE
     payload: Payload = Payload.STANDARD
     max_in_flight: int = 8
@@ -44,9 +44,12 @@ class Endpoint:
     idle: timedelta = timedelta(0)
     """How long it has been paused or disabled in all, which no delivery's age counts."""
 
+    def __repr__(self) -> str:
+        """Without what is secret."""
+        return f"Endpoint(id={self.id!r}, status={self.status.value!r})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
     """What a lane remembers of its receiver between attempts, and across restarts."""
 
     failing_since: datetime | None = None

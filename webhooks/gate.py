@@ -1,7 +1,8 @@
 """How much one endpoint may be sent now: its limits, and what its receiver has shown of itself."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from webhooks import circuit
 from webhooks.circuit import Circuit

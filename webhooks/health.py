@@ -5,8 +5,10 @@ every attempt failed for half of `disable_after` ──▶ its owner is told
 every attempt failed for `disable_after` ──▶ it is disabled, `failing`
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from webhooks import circuit
 from webhooks.deliveries import Attempt, Failure

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from msgspec.structs import replace
 
 from webhooks.deliveries import Attempt, Delivery, Settlement
 from webhooks.endpoints import Endpoint, Ordering
 from webhooks.gate import Gate
 from webhooks.line import FreeLine, LibraryLine
 from webhooks.live_first import LiveFirst
+from webhooks.ownership import Hold
 from webhooks.rules import Workshop
 from webhooks.verdicts import Delivered, Retry
 
@@ -26,30 +28,38 @@ SMALLEST_WINDOW = 16
 LARGEST_WINDOW = 64
 WINDOW_BYTES = 2**20
 """A lane holds about so many deliveries in memory, by count and by size, whatever its backlog."""
+STUCK_AFTER = timedelta(milliseconds=100)
 MOST_UNSETTLED = 1_024
 """With as many waiting for the store nothing more is sent: after a crash all of it would be sent again."""
 
 
 class Lane:
-    """`run` it: it returns when it is stopped, its endpoint is gone, or it had nothing to do for a while."""
+    """`run` it: it returns when it is stopped, its endpoint is gone, or it had nothing to do for a while.
 
-    def __init__(self, endpoint_id: str, shop: Workshop) -> None:
+    *hold* is what it is held by, where other processes use the store.
+    """
+
+    def __init__(self, endpoint_id: str, shop: Workshop, hold: Hold | None = None) -> None:
         self.endpoint_id = endpoint_id
         self.in_flight = 0
         self.is_woken = False
         """Whether there was news that it has not yet looked at."""
         self._shop = shop
+        self._hold = hold
         self._gate: Gate | None = None
-        self._line = LiveFirst(FreeLine, shop.store, endpoint_id, now=shop.clock.now)
+        self._line = self._a_line(FreeLine)
         self._event = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
         self._has_changed = True
         self._is_stopping = False
+        self._is_leaving = False
         self._window = SMALLEST_WINDOW
         self._left_some = False
         self._looked_at: datetime | None = None
         self._rests_until: datetime | None = None
         self._idle_since: datetime | None = None
+        self._moved_at = shop.clock.now()
+        """When an attempt last began or ended."""
         self._refused: list[tuple[datetime, Delivery]] = []
 
     @property
@@ -57,9 +67,9 @@ class Lane:
         return not (self.in_flight or self._line.waiting or self._line.out)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether what is offered now would have to wait."""
-        return self._line.waiting > 0 or self._is_full()
+    def is_stuck(self) -> bool:
+        """Whether it has been full for a while: with attempts that do not end, or for want of a chance to begin one."""
+        return self._is_full() and self._shop.clock.now() - self._moved_at >= STUCK_AFTER
 
     def wake(self) -> None:
         """There may be new deliveries."""
@@ -84,6 +94,11 @@ class Lane:
         """Start nothing more, and end with the attempts in flight."""
         self._is_stopping = True
         self._event.set()
+
+    def leave(self) -> None:
+        """The same, and end only once they are settled: another process goes on where this one has stopped."""
+        self._is_leaving = True
+        self.stop()
 
     def nudge(self) -> None:
         self._event.set()
@@ -127,6 +142,8 @@ class Lane:
         elif self._gate is None:
             rules = self._shop.rules
             self._gate = Gate(*found, max_age=rules.max_age, disable_after=rules.disable_after)
+            if self._hold is not None and self._hold.quiet_since is not None:
+                self._gate.pace.spend(self._hold.quiet_since)
         else:
             self._gate.change(*found)
 
@@ -154,8 +171,13 @@ class Lane:
             return True
         if self._line.out:
             return False
-        self._line = LiveFirst(kind, self._shop.store, self.endpoint_id, now=self._shop.clock.now)
+        self._line = self._a_line(kind)
         return True
+
+    def _a_line(self, kind: type[FreeLine] | type[LibraryLine]) -> LiveFirst:
+        quiet_since = None if self._hold is None else self._hold.quiet_since
+        shop = self._shop
+        return LiveFirst(kind, shop.store, self.endpoint_id, now=shop.clock.now, quiet_since=quiet_since)
 
     async def _refill(self, now: datetime) -> None:
         self.is_woken = False
@@ -206,13 +228,18 @@ class Lane:
         if self.in_flight >= gate.endpoint.max_in_flight or line.out >= MOST_UNSETTLED or self._is_resting(now):
             return None
         only_forced = self.in_flight >= gate.limit(now)
-        if not line.has_next(only_forced=only_forced) or gate.pace.next_at(now) > now:
+        if not line.has_next(only_forced=only_forced) or gate.pace.next_at(now) > now or not self._may_send():
             return None
         if not self._shop.budget.acquire(self):
             return None
         gate.pace.spend(now)
         self.in_flight += 1
+        self._moved_at = now
         return line.take(only_forced=only_forced)
+
+    def _may_send(self) -> bool:
+        holder = self._shop.holder
+        return holder is None or holder.may_send
 
     async def _work(self, first: Delivery) -> None:
         delivery: Delivery | None = first
@@ -225,6 +252,7 @@ class Lane:
                 self._line.release(delivery, now, due_again=now + self._shop.rules.pause)
             finally:
                 self.in_flight -= 1
+                self._moved_at = self._shop.clock.now()
                 self._shop.budget.release(self)
             delivery = self._take()
             if self._needs_more():
@@ -233,7 +261,7 @@ class Lane:
 
     async def _deliver(self, delivery: Delivery) -> None:
         gate = self._gate
-        if gate is None:  # deleted since it was taken
+        if gate is None or not self._may_send():  # deleted since it was taken, or it has slept through its lease
             self._line.release(delivery, self._shop.clock.now(), due_again=None)
             return
         settlement = gate.expire(delivery, self._shop.clock.now())
@@ -244,6 +272,8 @@ class Lane:
             _report(settlement, attempt)
             if isinstance(settlement.verdict, Delivered):
                 self._line.received(delivery, now)
+        if self._hold is not None:
+            settlement = replace(settlement, term=self._hold.term)
         self._shop.settler.put(settlement, self._settled)
 
     async def _attempt(self, delivery: Delivery, endpoint: Endpoint) -> Attempt:
@@ -291,6 +321,8 @@ class Lane:
         return None if self._idle_since is None else self._idle_since + self._shop.rules.linger
 
     def _is_over(self, now: datetime) -> bool:
+        if self._is_leaving:
+            return self._line.out == len(self._refused)
         if self._is_stopping:
             return self.in_flight == 0
         if self.in_flight or self._line.out or self._has_changed:

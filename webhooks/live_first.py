@@ -19,7 +19,7 @@ from webhooks.ports import DeliveryStore
 
 
 class LiveFirst:
-    """A `Line` of two of *kind*. *now* answers the present moment."""
+    """A `Line` of two of *kind*. *now* answers the present moment; others may have sent until *quiet_since*."""
 
     def __init__(
         self,
@@ -28,11 +28,13 @@ class LiveFirst:
         endpoint_id: str,
         *,
         now: Callable[[], datetime],
+        quiet_since: datetime | None = None,
     ) -> None:
         self.kind = kind
         self._live = kind(store, endpoint_id)
         self._replayed = kind(store, endpoint_id, replayed=True)
         self._now = now
+        self._quiet_since = quiet_since
         self._paces: dict[str | None, Pace] = {}
         self._is_reading_live = False
         self._is_news_of_any = True
@@ -94,7 +96,7 @@ class LiveFirst:
         line = self._line(only_forced=only_forced)
         delivery = line.take(only_forced=only_forced)
         if line is self._replayed and _is_paced(delivery):
-            self._paces.setdefault(delivery.replay_id, Pace(delivery.replay_per_second)).spend(self._now())
+            self._pace_of(delivery).spend(self._now())
         return delivery
 
     def received(self, delivery: Delivery, now: datetime) -> None:
@@ -143,9 +145,15 @@ class LiveFirst:
         return self._replayed if delivery.replayed else self._live
 
     def _is_in_pace(self, delivery: Delivery) -> bool:
-        pace = self._paces.get(delivery.replay_id) if _is_paced(delivery) else None
         now = self._now()
-        return pace is None or pace.next_at(now) <= now
+        return not _is_paced(delivery) or self._pace_of(delivery).next_at(now) <= now
+
+    def _pace_of(self, delivery: Delivery) -> Pace:
+        if (pace := self._paces.get(delivery.replay_id)) is None:
+            pace = self._paces[delivery.replay_id] = Pace(delivery.replay_per_second)
+            if self._quiet_since is not None:
+                pace.spend(self._quiet_since)
+        return pace
 
 
 def _is_paced(delivery: Delivery) -> bool:

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from webhooks.budget import Budget
 from webhooks.clock import Clock
+from webhooks.ownership import Holder
 from webhooks.ports import DeliveryStore, Sends
 from webhooks.schedule import Rand
 from webhooks.settling import Settler
@@ -39,3 +40,5 @@ class Workshop:
     clock: Clock
     rand: Rand
     rules: Rules
+    holder: Holder | None = None
+    """None: no other process uses the store."""

@@ -5,12 +5,14 @@ sees every address, literal or resolved, right before it is connected to, so tha
 a check and the connection (DNS rebinding) gains nothing.
 """
 
+import math
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +28,12 @@ from aiohttp.tracing import Trace
 
 from webhooks.destinations import Guard, literal_address
 from webhooks.faults import AddressForbidden, translate
+from webhooks.ownership import seconds_awake_or_asleep
 from webhooks.resolver import DeadlineResolver
+
+NOT_AFTER = "not_after"
+"""In a request's extensions: until when, in `seconds_awake_or_asleep`, it may begin to go out. A process that is
+stopped while it connects goes on where it was, and by then another one may have its lane."""
 
 LONGEST_BODY = 64 * 2**10
 """Bytes of an answer that are read; then its connection is closed."""
@@ -45,6 +52,7 @@ class _Trip:
     """What is learnt on the way to the socket of one request."""
 
     started: float
+    not_after: float = math.inf
     sockets: int = 0
     forbidden: int = 0
     connected: float | None = None
@@ -102,12 +110,11 @@ class VettingTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         session = self._session or self._open()
-        # It is sent as httpx has written it, byte for byte.
-        url = yarl.URL(str(request.url), encoded=True)
+        url = _as_yarl(str(request.url))
         headers = [(name.decode("ascii"), value.decode()) for name, value in request.headers.raw]
-        body = request.content
+        body = await request.aread()
         while True:
-            trip = _Trip(started=time.perf_counter())
+            trip = _Trip(started=time.perf_counter(), not_after=request.extensions.get(NOT_AFTER, math.inf))
             _trip.set(trip)
             try:
                 answer = await session.request(
@@ -154,7 +161,7 @@ class VettingTransport(httpx.AsyncBaseTransport):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the request's trip when it has its connection."""
+    """Tells the request's trip when it has its connection, unless it is too late by then."""
 
     async def connect(
         self,
@@ -163,7 +170,11 @@ class _Connector(aiohttp.TCPConnector):
         timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        _trip.get().connected = time.perf_counter()
+        trip = _trip.get()
+        if seconds_awake_or_asleep() >= trip.not_after:
+            connection.release()
+            raise httpx.ConnectTimeout("too late to be sent: the process was stopped meanwhile")
+        trip.connected = time.perf_counter()
         return connection
 
     async def close(self, *, abort_ssl: bool = False) -> None:
@@ -190,6 +201,12 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         # A connection whose answer was read to its end has gone back to the pool already; any other is of no more use.
         self._answer.close()
+
+
+@lru_cache(10_000)
+def _as_yarl(url: str) -> yarl.URL:
+    """It is sent as httpx has written it, byte for byte."""
+    return yarl.URL(url, encoded=True)
 
 
 def _as_httpx(answer: aiohttp.ClientResponse, trip: _Trip, request: httpx.Request) -> httpx.Response:

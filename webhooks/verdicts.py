@@ -10,10 +10,11 @@ anything else, or no answer ──▶ Retry(at the later of the schedule and Ret
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+
+import msgspec
 
 from webhooks.schedule import Rand, wait_after
 
@@ -32,13 +33,11 @@ class Reason(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """The receiver has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """Not yet: it is due again `at`."""
 
     at: datetime
@@ -46,8 +45,7 @@ class Retry:
     """Until then the receiver asked for nothing at all to be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(msgspec.Struct, frozen=True):
     """Given up."""
 
     reason: Reason

@@ -11,6 +11,7 @@ from gateway.app import Gateway, prepare
 from gateway.cli import workers as several
 from gateway.errors import GatewayError
 from gateway.http.server import BACKLOG, serve
+from gateway.roles import Role, roles_of
 from gateway.settings import BadSetting, Settings, load
 from gateway.storage.engines import without_password
 from gateway.storage.engines.sqlite import DatabaseInUse
@@ -18,7 +19,21 @@ from gateway.telemetry import configure_logs
 from gateway.version import __version__
 
 
+def _roles(_context: click.Context, _parameter: click.Parameter, text: str) -> frozenset[Role]:
+    try:
+        return roles_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
+@click.option(
+    "--roles",
+    callback=_roles,
+    default=",".join(Role),
+    show_default=True,
+    help="What this process does, where several share a database.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -27,7 +42,7 @@ from gateway.version import __version__
     help="Processes that share the port; more than one on PostgreSQL only.",
 )
 @click.option("--inherited", hidden=True, help="What a worker has from its supervisor.")
-def command(workers: int, inherited: str | None) -> None:
+def command(roles: frozenset[Role], workers: int, inherited: str | None) -> None:
     """Run the gateway. Settings come from the environment (GATEWAY_…)."""
     try:
         settings = load()
@@ -37,18 +52,18 @@ def command(workers: int, inherited: str | None) -> None:
     configure_logs(settings.log_format)
     try:
         if inherited is not None:
-            _work(settings, several.Inherited.read(inherited))
+            _work(settings, roles, several.Inherited.read(inherited))
         elif workers > 1:
             sys.exit(_supervise(settings, workers))
         else:
-            _serve(settings)
+            _serve(settings, roles)
     except (DatabaseInUse, GatewayError, OSError) as error:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(1)
 
 
-def _serve(settings: Settings) -> None:
-    gateway = Gateway(settings)
+def _serve(settings: Settings, roles: frozenset[Role]) -> None:
+    gateway = Gateway(settings, roles=roles)
     serve(
         gateway.app,
         host=settings.host,
@@ -60,11 +75,11 @@ def _serve(settings: Settings) -> None:
     )
 
 
-def _work(settings: Settings, inherited: several.Inherited) -> None:
+def _work(settings: Settings, roles: frozenset[Role], inherited: several.Inherited) -> None:
     """As one of several, on the socket of their supervisor."""
     structlog.contextvars.bind_contextvars(worker=inherited.number)
     lifeline = several.Lifeline(inherited.lifeline)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, roles=roles)
     serve(
         gateway.app,
         host=settings.host,

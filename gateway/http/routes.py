@@ -50,6 +50,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     ManualController,
 )
 
+WITHOUT_API: tuple[type[Controller], ...] = (HealthController, MetricsController)
+"""What every process answers, whatever its roles."""
+
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 
@@ -57,6 +60,7 @@ def create_http(
     services: Services,
     *,
     cors_origins: Sequence[str] = (),
+    controllers: Sequence[type[Controller]] = CONTROLLERS,
     route_handlers: Sequence[ControllerRouterHandler] = (),
     dependencies: Mapping[str, Provide] | None = None,
     lifespan: Sequence[Lifespan] = (),
@@ -67,7 +71,7 @@ def create_http(
     stream token too.
     """
     return Litestar(
-        route_handlers=[*CONTROLLERS, *route_handlers],
+        route_handlers=[*controllers, *route_handlers],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False), **(dependencies or {})},
         middleware=[
             DefineMiddleware(Measuring, requests=services.requests),

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
+from gateway.nodes import Nodes
 from gateway.storage.connection import Connection
 from gateway.storage.moves import refuse_half
 from gateway.storage.sealing import PLAIN, Seal, prepare
@@ -49,6 +50,8 @@ class Database(ABC):
         self._checks_seal = seal is not None
         self._listeners: list[Callable[[Page], None]] = []
         self._under_way: set[asyncio.Task[object]] = set()
+        self.nodes: Nodes | None = None
+        """Which processes send; None: no other process can use this database."""
 
     def on_commit(self, listener: Callable[[Page], None]) -> None:
         """Call *listener* with each page of events as soon as it is committed, in the order of the log."""

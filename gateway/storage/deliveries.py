@@ -24,6 +24,7 @@ from gateway.events import Cursor, EventType, LoggedEvent
 from gateway.storage.backlog import earliest_due
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
+from gateway.storage.fencing import in_force
 from gateway.storage.rows import within
 from gateway.storage.settling import settle
 from gateway.storage.subscription_rows import endpoint_of, health_of
@@ -92,13 +93,14 @@ class SqlDeliveryStore:
             return await earliest_due(connection)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        async def work(transaction: Transaction) -> None:
-            await settle(transaction, settlements, now=self._database.clock())
+        async def work(transaction: Transaction) -> Sequence[Settlement]:
+            stored = await in_force(transaction.connection, settlements)
+            await settle(transaction, stored, now=self._database.clock())
+            return stored
 
         if settlements:
             # What a power failure takes back is sent again: receivers know it by its id.
-            await self._database.write(work, durable=False)
-            self._settled(settlements)
+            self._settled(await self._database.write(work, durable=False))
 
 
 def _by_due_time(condition: ColumnElement[bool]) -> Select[Any]:

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, insert, select, update
 from typeid import TypeID
 
 from gateway.events import Cursor, LoggedEvent
-from gateway.ports import FanoutPlace
+from gateway.ports import FanoutPlace, Wanted
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.tables import cursors, deliveries
@@ -17,14 +17,10 @@ from webhooks.deliveries import Delivery, DeliveryStatus
 _OURS = cursors.c.reader == "fanout"
 _MOVE = (
     update(cursors)
-    .where(
-        _OURS,
-        cursors.c.cursor == bindparam("old_cursor"),
-        cursors.c.made.is_not_distinct_from(bindparam("old_made", type_=cursors.c.made.type)),
-    )
-    .values(cursor=bindparam("new_cursor"), made=bindparam("new_made"))
+    .where(_OURS, cursors.c.cursor == bindparam("old_cursor"), cursors.c.ahead == bindparam("old_ahead"))
+    .values(cursor=bindparam("new_cursor"), ahead=bindparam("new_ahead"), behind=bindparam("new_behind"))
 )
-"""Only if nobody else has moved it."""
+"""Only if nobody else has moved it: each move leaves one of the two larger."""
 _MAKE = insert(deliveries)
 
 
@@ -37,28 +33,24 @@ class SqlFanoutStore:
     async def place(self) -> FanoutPlace:
         async with self._database.reading() as connection:
             row = (await connection.execute(select(cursors).where(_OURS))).one()
-        return FanoutPlace(cursor=Cursor(row.cursor), made=row.made or frozenset())
-
-    async def begin(
-        self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
-    ) -> Mapping[str, Sequence[Delivery]] | None:
-        place = {"new_cursor": since.cursor, "new_made": since.made.union(ids)}
-        return await self._create(since, [(event, ids)], place)
+        behind = {id_: Cursor(cursor) for id_, cursor in (row.behind or {}).items()}
+        return FanoutPlace(cursor=Cursor(row.cursor), ahead=Cursor(row.ahead), behind=behind)
 
     async def advance(
-        self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
-    ) -> Mapping[str, Sequence[Delivery]] | None:
-        return await self._create(since, wanted, {"new_cursor": to, "new_made": None})
-
-    async def _create(
-        self, since: FanoutPlace, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]], place: Mapping[str, Any]
+        self, since: FanoutPlace, to: FanoutPlace, wanted: Sequence[Wanted]
     ) -> Mapping[str, Sequence[Delivery]] | None:
         # Made before the writer is taken: with thousands of rows it is half of the work.
         now = self._database.clock()
         made = [new_delivery(event, subscription_id, now) for event, ids in wanted for subscription_id in ids]
         # In this order all take the rows of `delivery_counts`.
         rows = [row_of_delivery(delivery) for delivery in sorted(made, key=lambda one: one.endpoint_id)]
-        values = {**place, "old_cursor": since.cursor, "old_made": since.made or None}
+        values = {
+            "old_cursor": since.cursor,
+            "old_ahead": since.ahead,
+            "new_cursor": to.cursor,
+            "new_ahead": to.ahead,
+            "new_behind": to.behind or None,
+        }
 
         async def work(transaction: Transaction) -> bool:
             moved = await transaction.connection.execute(_MOVE, values)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Row, exists, func, insert, literal, select, update
 from typeid import TypeID
 
@@ -129,7 +130,7 @@ class SqlReplayStore:
         # Made before the writer is taken, as the fan-out does.
         now = self._database.clock()
         made = [
-            replace(
+            msgspec.structs.replace(
                 new_delivery(event, selection.subscription_id, now),
                 replayed=True,
                 replay_id=replay.id,

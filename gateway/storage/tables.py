@@ -6,6 +6,7 @@ keys · vault ────── who calls · small secrets of the gateway's own
 event_types ─────── what is known of the data of each
 subscriptions ─┬─── what their owners set
                ├─ lanes ──────── what a lane remembers of its receiver
+               ├─ lane_owners ── which process sends for it, where there are several
                ├─ deliveries ─┬─ one row an event and subscription
                │              └─ attempts
                ├─ delivery_counts ── how many deliveries there are, by status
@@ -13,6 +14,7 @@ subscriptions ─┬─── what their owners set
                ├─ tombstones ─── of deleted ones: who may still see their deliveries
                └─ rollups ────── what deliveries came to, by minute, hour and day
 tallies ─────────── what is yet to be added to them
+nodes ───────────── processes that send, and until when
 moves ───────────── that all of this is on its way to another database, or comes from one
 """
 
@@ -74,7 +76,8 @@ cursors = Table(
     metadata,
     Column("reader", String(32), primary_key=True),
     Column("cursor", BigInteger, nullable=False),
-    Column("made", Names),  # subscriptions that have their delivery of the event after it, while not all have
+    Column("ahead", BigInteger, nullable=False, server_default=text("0")),  # up to where but for those that are behind
+    Column("behind", Json),  # subscription: cursor after which it lacks deliveries
 )
 
 keys = Table(
@@ -170,6 +173,26 @@ lanes = Table(
 )
 OPEN = lanes.c.circuit_open_until.is_not(None)
 Index("lanes_open", lanes.c.subscription_id, sqlite_where=OPEN, postgresql_where=OPEN)
+
+# Both are empty in SQLite, which one process has to itself. Times in them are the database's own.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("expires_at", BigInteger, nullable=False),  # its lease, in microseconds since 1970
+    Column("leaving", Boolean, nullable=False),
+)
+
+lane_owners = Table(
+    "lane_owners",
+    metadata,
+    Column("subscription_id", String(64), primary_key=True),
+    Column("node", String(64)),  # NULL: nobody
+    Column("term", BigInteger, nullable=False),
+    Column("released_at", BigInteger),  # when it was given back the last time
+)
+OWNED = lane_owners.c.node.is_not(None)
+Index("lane_owners_node", lane_owners.c.node, sqlite_where=OWNED, postgresql_where=OWNED)
 
 deliveries = Table(
     "deliveries",

@@ -1,9 +1,10 @@
 """What every DeliveryStore promises. An adapter passes by subclassing the contract with a `subject` fixture."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from webhooks.deliveries import Attempt, Delivery, DeliveryStatus, Settlement
 from webhooks.endpoints import Health, Status

@@ -1,10 +1,10 @@
 """The delivery store that lanes are tested with keeps the promises of one."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from tests.contracts.delivery_store import DeliveryStoreContract
 from tests.fakes.clock import START

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from tests.fakes.clock import START, FakeClock
 from webhooks.deliveries import Attempt, Delivery, DeliveryStatus, Failure, Settlement

@@ -8,6 +8,7 @@ from tests.fakes.clock import FakeClock, quiet
 from tests.fakes.deliveries import MemoryDeliveryStore, ScriptedSender, a_delivery
 from webhooks.deliveries import Delivery, DeliveryStatus
 from webhooks.dispatcher import Dispatcher
+from webhooks.ownership import Holder
 from webhooks.rules import Rules
 from webhooks.schedule import Rand
 
@@ -24,9 +25,11 @@ class World:
         most_at_once: int = 512,
         rand: Rand = lambda: NO_JITTER,
         clock: FakeClock | None = None,
+        store: MemoryDeliveryStore | None = None,
+        holder: Holder | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
-        self.store = MemoryDeliveryStore()
+        self.store = store or MemoryDeliveryStore()
         self.receiver = ScriptedSender(self.clock)
         self.dispatcher = Dispatcher(
             self.store,
@@ -35,6 +38,7 @@ class World:
             rand=rand,
             rules=rules,
             most_at_once=most_at_once,
+            holder=holder,
         )
 
     def owe(self, count: int, endpoint_id: str = "sub_1", *, first: int = 1, **changes: object) -> list[Delivery]:

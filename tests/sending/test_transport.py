@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from aiohttp.abc import AbstractResolver
 
@@ -17,9 +18,10 @@ from tests.sending.receivers import OK, Authority, Caller, Receiver, receiving
 from webhooks import Webhook
 from webhooks.deliveries import Attempt, Failure
 from webhooks.destinations import Guard, parse_networks
+from webhooks.ownership import seconds_awake_or_asleep
 from webhooks.sender import Sender
 from webhooks.signing import new_secret
-from webhooks.transport import STALE_SECONDS, VettingTransport
+from webhooks.transport import NOT_AFTER, STALE_SECONDS, VettingTransport
 
 LOCAL = Guard(parse_networks(["127.0.0.1"]))
 SECRET = new_secret()
@@ -143,6 +145,20 @@ async def test_a_fresh_connection_that_is_closed_is_not_tried_again() -> None:
     async with receiving(closing) as receiver, sending() as send:
         await send(receiver.url())
         assert receiver.connections == 1
+
+
+async def test_what_was_to_go_out_before_now_does_not_and_its_connection_serves_the_next() -> None:
+    async def behave(caller: Caller) -> None:
+        while await caller.request():
+            await caller.say(OKAY)
+
+    async with receiving(behave) as receiver, VettingTransport(LOCAL) as transport:
+        late = httpx.Request("POST", receiver.url(), content=b"{}", extensions={NOT_AFTER: seconds_awake_or_asleep()})
+        with pytest.raises(httpx.ConnectTimeout, match="too late"):
+            await transport.handle_async_request(late)
+        answer = await transport.handle_async_request(httpx.Request("POST", receiver.url(), content=b"{}"))
+        await answer.aread()
+    assert (answer.status_code, len(receiver.requests), receiver.connections) == (200, 1, 1)
 
 
 async def test_nobody_listening_is_refused() -> None:

@@ -10,6 +10,7 @@ from typeid import TypeID
 
 from gateway.events import Cursor, Draft, LoggedEvent
 from gateway.filters import Filter
+from gateway.ports import FanoutPlace
 from gateway.replays import Selection, Stretch
 from gateway.storage.database import Database, Transaction
 from gateway.storage.deliveries import SqlDeliveryStore
@@ -104,7 +105,7 @@ class Stores:
     async def owe(self, events: Sequence[LoggedEvent], *subscriptions: Subscription) -> None:
         """Fan *events* out to each of *subscriptions*."""
         ids = [subscription.id for subscription in subscriptions]
-        to = (await self.log.position()).head
+        to = FanoutPlace(cursor=(await self.log.position()).head)
         assert await self.fanout.advance(await self.fanout.place(), to, [(event, ids) for event in events]) is not None
 
     async def owed(self, *subscriptions: Subscription, events: int = 1) -> tuple[Delivery, ...]:

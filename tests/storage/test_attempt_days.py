@@ -1,10 +1,10 @@
 """Attempts by the day, on PostgreSQL: days are made ahead and leave whole."""
 
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
 from gateway.storage import migrations

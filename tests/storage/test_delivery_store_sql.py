@@ -1,10 +1,10 @@
 """The delivery store in SQL keeps what every delivery store promises, whatever the backlog."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.filters import Filter
 from gateway.subscriptions import paused

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, inspect
+from sqlalchemy import Connection, LargeBinary, MetaData, Table, create_engine, insert, inspect, select
 
 from gateway.storage import migrations
 from gateway.storage.engines.postgres.server import as_alchemy
-from gateway.storage.tables import metadata
+from gateway.storage.tables import cursors, metadata
 
 
 def _schema(connection: Connection) -> dict[str, str]:
@@ -46,6 +46,25 @@ def test_what_was_there_before_replays_is_live_work_and_redeliveries_that_made_a
         migrations.upgrade(connection)
         assert connection.exec_driver_sql("SELECT created, last FROM replays").one() == (7, None)
         assert connection.exec_driver_sql("SELECT rank FROM deliveries").scalar_one() == 0
+    engine.dispose()
+
+
+def test_who_had_no_delivery_of_an_event_yet_is_behind_from_there_on(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/gateway.db")
+    with engine.begin() as connection:
+        migrations.upgrade(connection, to="0006")
+        kept = Table("subscriptions", MetaData(), autoload_with=connection)
+        values = {
+            column.name: b"{}" if isinstance(column.type, LargeBinary) else 0
+            for column in kept.c
+            if not (column.nullable or column.server_default)
+        }
+        connection.execute(insert(kept), [{**values, "id": id_} for id_ in ("one", "two", "three")])
+        connection.exec_driver_sql("""UPDATE cursors SET cursor = 7, made = '["two"]'""")
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+        row = connection.execute(select(cursors)).one()
+    assert (row.cursor, row.ahead, row.behind) == (7, 8, {"one": 7, "three": 7})
     engine.dispose()
 
 

@@ -137,7 +137,7 @@ async def source(url: str, clock: HandClock, monkeypatch: pytest.MonkeyPatch) ->
         async def move_on(transaction: Transaction) -> None:
             for statement in (
                 "UPDATE log SET head = 1000000000025, earliest = 1000000000001, last_accepted_at = 7",
-                "UPDATE cursors SET cursor = 1000000000020, made = x'5b5d'",
+                "UPDATE cursors SET cursor = 1000000000020, ahead = 1000000000021, behind = x'7b7d'",
                 "UPDATE deliveries SET status = 'dead' WHERE id > 'é20'",
                 "DELETE FROM deliveries WHERE id = 'é3'",
             ):

@@ -3,16 +3,14 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 from sqlalchemy import select, text, update
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
-from gateway.ports import IdTaken
+from gateway.ports import FanoutPlace, IdTaken
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
 from gateway.storage.engines.postgres.commits import InOrder
@@ -23,6 +21,7 @@ from tests.builders import NOON, HandClock, a_draft, an_event
 from tests.servers.postgres import PostgresServer, postgres_server
 from tests.storage.arrange import Stores, a_subscription
 from tests.storage.listening import listening
+from tests.storage.sessions import is_waited_for, session
 
 
 @pytest.fixture
@@ -42,23 +41,6 @@ def own_server() -> Iterator[PostgresServer]:
     """One that may be killed."""
     with postgres_server() as server:
         yield server
-
-
-@asynccontextmanager
-async def session(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def is_waited_for(url: str, count: int = 1) -> None:
-    """Until so many sessions wait for a lock."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with session(url) as connection, asyncio.timeout(10):
-        while await connection.fetchval(waiting) < count:  # noqa: ASYNC110 - only asking tells
-            await asyncio.sleep(0.01)
 
 
 def the_cursors(receipts: Sequence[Any]) -> list[int]:
@@ -150,7 +132,8 @@ async def test_only_one_fan_out_moves_the_cursor(stores: Stores, neighbour: Stor
     subscription = await stores.subscribe()
     [logged] = await stores.publish()
     start, wanted = await stores.fanout.place(), [(logged, [subscription.id])]
-    moved = await asyncio.gather(*(one.fanout.advance(start, logged.cursor, wanted) for one in (stores, neighbour)))
+    to = FanoutPlace(cursor=logged.cursor)
+    moved = await asyncio.gather(*(one.fanout.advance(start, to, wanted) for one in (stores, neighbour)))
     assert [answer is None for answer in moved].count(True) == 1
     assert len(await stores.due(subscription)) == 1
 
@@ -159,7 +142,7 @@ async def test_what_is_settled_while_orphans_are_cancelled_hides_none_of_them(st
     subscription = await stores.subscribe()
     first, *rest = await stores.owed(subscription, events=3)
     await stores.subscriptions.delete(subscription.id)
-    await stores.fanout.advance(await stores.fanout.place(), (await stores.log.position()).head, [])
+    await stores.fanout.advance(await stores.fanout.place(), FanoutPlace(cursor=(await stores.log.position()).head), [])
     async with session(url) as other:
         settling = other.transaction()
         await settling.start()

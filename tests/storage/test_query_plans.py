@@ -6,7 +6,7 @@ The statements are those that the stores really send, explained by SQLite with t
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,9 @@ async def settle(scene: Scene) -> None:
 async def fan_out(scene: Scene) -> None:
     fanout, ids = scene.stores.fanout, [scene.subscription.id]
     place = await fanout.place()
-    assert await fanout.begin(place, scene.event, ids) is not None
-    assert await fanout.advance(await fanout.place(), place.cursor, [(scene.event, ids)]) is not None
+    ahead = replace(place, ahead=Cursor(place.cursor + 1), behind=dict.fromkeys(ids, place.cursor))
+    assert await fanout.advance(place, ahead, [(scene.event, ids)]) is not None
+    assert await fanout.advance(ahead, place, [(scene.event, ids)]) is not None
 
 
 async def cancel_orphans(scene: Scene) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from gateway.storage.database import Transaction
 from gateway.storage.tables import metadata
-from tests.storage.arrange import Stores
+from tests.storage.arrange import Stores, a_settlement
 from tests.storage.listening import listening
-from tests.storage.test_query_plans import HOT, Scene
+from tests.storage.test_query_plans import HOT, Scene, Work
 
 INDEXES = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
 SMALL = {"log", "cursors"}
@@ -81,9 +81,59 @@ def read_whole(steps: list[str]) -> set[str]:
 
 
 async def crowd(transaction: Transaction) -> None:
-    for statement in _CROWD.split(";\n"):
+    await execute_all(transaction, _CROWD)
+
+
+async def execute_all(transaction: Transaction, statements: str) -> None:
+    for statement in statements.split(";\n"):
         if statement.strip():
             await transaction.connection.execute(text(statement))
+
+
+async def own(scene: Scene) -> None:
+    nodes = scene.stores.database.nodes
+    assert nodes is not None
+    async with nodes.joined() as member:
+        await nodes.free(member.node_id, [scene.subscription.id])
+        await nodes.take(member.node_id, [scene.subscription.id])
+        await nodes.give_back(member.node_id, [scene.subscription.id], tell=False)
+
+
+async def settle_in_term(scene: Scene) -> None:
+    await scene.stores.deliveries.settle([a_settlement(scene.pending, term=1)])
+
+
+async def count_nodes(scene: Scene) -> None:
+    assert scene.stores.database.nodes is not None
+    await scene.stores.database.nodes.census()
+
+
+# Only here do several processes share the sending: what is done, the tables that are read whole, and the indexes.
+SHARED: dict[str, tuple[Work, set[str], set[str]]] = {
+    "own lanes": (own, set(), {"lane_owners_pkey", "nodes_pkey"}),
+    "settle in a term": (settle_in_term, set(), {"lane_owners_pkey"}),
+    "count nodes and their lanes": (count_nodes, {"nodes"}, {"lane_owners_node"}),  # as many as there are processes
+}
+_OWNERS = """
+    INSERT INTO nodes SELECT 'node_' || n, 9000000000000000, false FROM generate_series(1, 20) n;
+    INSERT INTO lane_owners SELECT 'sub_' || n, CASE WHEN n % 9 = 0 THEN 'node_' || n % 20 END, 1, 0
+        FROM generate_series(1, 6000) n;
+    ANALYZE;
+"""
+
+
+@pytest.mark.parametrize("name", SHARED)
+async def test_it_has_its_index_where_several_send(stores: Stores, url: str, name: str) -> None:
+    work, whole, indexes = SHARED[name]
+    scene = await Scene.set(stores)
+    await stores.database.write(crowd)
+    await stores.database.write(lambda transaction: execute_all(transaction, _OWNERS))
+    async with explained(stores, url) as steps:
+        await work(scene)
+    plan = "\n".join(steps)
+    assert steps
+    assert read_whole(steps) - SMALL <= whole, plan
+    assert {index for index in indexes if index not in plan} == set(), plan
 
 
 @pytest.mark.parametrize("name", HOT)

@@ -9,7 +9,7 @@ import pytest
 from gateway.events import Cursor, Draft, LoggedEvent
 from gateway.filters import Filter
 from gateway.listing import EXAMINED_ROWS
-from gateway.ports import RedeliverQuery
+from gateway.ports import FanoutPlace, RedeliverQuery
 from gateway.replays import ReplayStore, Stretch
 from gateway.storage.database import Database, Transaction
 from gateway.storage.desk import SqlDeliveryDesk
@@ -48,8 +48,8 @@ class SqlUnderTest:
         return await self.stores.publish(*drafts)
 
     async def fan_out(self, *owed: tuple[LoggedEvent, str, DeliveryStatus]) -> None:
-        fanout, head = self.stores.fanout, (await self.stores.log.position()).head
-        made = await fanout.advance(await fanout.place(), head, [(event, [id_]) for event, id_, _ in owed])
+        fanout, to = self.stores.fanout, FanoutPlace(cursor=(await self.stores.log.position()).head)
+        made = await fanout.advance(await fanout.place(), to, [(event, [id_]) for event, id_, _ in owed])
         assert made is not None
         for event, subscription_id, status in owed:
             [delivery] = [one for one in made[subscription_id] if one.event_id == event.id]

@@ -1,18 +1,18 @@
 """What retention takes from the database, and what it never does."""
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
-from gateway.fanout import Fanout
+from gateway.fanout.fanout import Fanout
 from gateway.filters import Filter
 from gateway.ports import Dropped, HistoryQuery, IdTaken, RedeliverQuery
 from gateway.replays import Selection, Stretch

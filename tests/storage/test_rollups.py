@@ -1,11 +1,11 @@
 """What was settled, by minute, hour and day: each thing once, and only for those who may see it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable

@@ -17,7 +17,7 @@ from gateway.storage.sealing import Seal
 from gateway.storage.tables import subscriptions, vault
 from tests.builders import HandClock
 from tests.storage.arrange import Stores
-from tests.storage.test_postgres import is_waited_for
+from tests.storage.sessions import is_waited_for
 from tests.storage.test_sealing import NEW, OLD, PRIVATE, all_is_well, found_in, subscribe
 
 

@@ -95,7 +95,7 @@ async def test_a_schedule_begins_with_its_first_attempt_and_what_its_endpoint_ha
     [again] = await stores.due(subscription)
     assert (again.first_attempt_at, again.idle_before) == (NOON, timedelta(hours=1, minutes=1))
     stores.clock.advance(seconds=60)
-    await stores.settle(again, Retry(NOON), attempt=replace(an_attempt(2), started_at=LATER))
+    await stores.settle(again, Retry(NOON), attempt=msgspec.structs.replace(an_attempt(2), started_at=LATER))
     [third] = await stores.due(subscription)
     assert (third.first_attempt_at, third.idle_before) == (again.first_attempt_at, again.idle_before)
 
@@ -247,4 +247,4 @@ async def test_time_paused_leads_a_failing_receiver_no_nearer_to_being_disabled(
     await stores.settle(delivery, Retry(LATER), health=BAD)
     await stores.subscriptions.change(subscription.id, lambda now: paused(now, NOON), "gateway.test.a")
     await stores.subscriptions.change(subscription.id, lambda now: resumed(now, LATER), "gateway.test.b")
-    assert await health_of(stores, subscription.id) == replace(BAD, failing_since=LATER)
+    assert await health_of(stores, subscription.id) == msgspec.structs.replace(BAD, failing_since=LATER)

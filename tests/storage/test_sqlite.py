@@ -6,16 +6,18 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+import structlog
+from sqlalchemy import insert, text
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
 from gateway.storage.engines.sqlite import DatabaseInUse
-from gateway.storage.engines.sqlite.database import SqliteDatabase
+from gateway.storage.engines.sqlite.database import MANY_ROWS, SqliteDatabase
 from gateway.storage.engines.sqlite.file import sync_wal
 from gateway.storage.log import SqlEventLog, append
+from gateway.storage.tables import vault
 from tests.builders import NOON, HandClock, a_draft
 from tests.storage.arrange import Stores
 
@@ -175,6 +177,36 @@ async def test_events_that_may_not_be_on_disk_are_announced_to_nobody(url: str) 
         with pytest.raises(StorageUnavailable, match="Input/output error"):
             await database.write(notice, durable=False)
     assert pages == []
+
+
+async def many_rows(transaction: Transaction) -> None:
+    values = [{"name": f"{number}", "value": b""} for number in range(MANY_ROWS)]
+    await transaction.connection.execute(insert(vault), values)
+
+
+async def few_rows(transaction: Transaction) -> None:
+    await transaction.connection.execute(insert(vault), [{"name": "few", "value": b""}])
+
+
+async def test_large_commits_that_need_not_be_on_disk_are_brought_there_before_somebody_has_to_wait_for_it(
+    url: str, path: Path
+) -> None:
+    synced: list[Path] = []
+    async with SqliteDatabase(url, sync=synced.append) as database:
+        await database.write(few_rows, durable=False)
+        await database.write(many_rows, durable=False)
+    assert synced == [path]
+
+
+async def test_a_disk_that_fails_then_is_told_of_and_harms_nobody(url: str) -> None:
+    def broken(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with structlog.testing.capture_logs() as logs:
+        async with SqliteDatabase(url, sync=broken) as database:
+            await database.write(many_rows, durable=False)
+            await database.write(few_rows, durable=False)
+    assert [each["event"] for each in logs] == ["flush.failed"]
 
 
 async def test_the_write_ahead_log_can_be_synced_while_it_is_in_use(url: str, path: Path) -> None:

@@ -152,7 +152,7 @@ async def test_each_event_finds_the_filter_of_its_time(stores: Stores) -> None:
 async def test_filters_that_the_fanout_has_passed_are_forgotten_with_the_next_change(stores: Stores) -> None:
     created = await stores.subscribe(filter=Filter(types=frozenset({"a"})))
     await stores.subscriptions.change(created.id, with_types("b"), UPDATED)
-    assert await stores.fanout.advance(START, Cursor(2), []) is not None
+    assert await stores.fanout.advance(START, FanoutPlace(cursor=Cursor(2)), []) is not None
     await stores.subscriptions.change(created.id, with_types("c"), UPDATED)
     assert [await types_at(stores, cursor) for cursor in range(5)] == [{"b"}, {"b"}, {"b"}, {"c"}, {"c"}]
 
@@ -226,9 +226,12 @@ async def test_deliveries_that_a_lagging_fanout_adds_to_a_deleted_subscription_a
     [event] = await stores.publish()
     await stores.subscriptions.delete(created.id)
     assert await stores.subscriptions.cancel_orphans(10) == 0
-    assert await stores.fanout.advance(START, event.cursor, [(event, [created.id])]) is not None
+    assert await stores.fanout.advance(START, FanoutPlace(cursor=event.cursor), [(event, [created.id])]) is not None
     assert await stores.subscriptions.cancel_orphans(10) == 1
-    assert await stores.fanout.advance(FanoutPlace(cursor=event.cursor), Cursor(event.cursor + 1), []) is not None
+    assert (
+        await stores.fanout.advance(FanoutPlace(cursor=event.cursor), FanoutPlace(cursor=Cursor(event.cursor + 1)), [])
+        is not None
+    )
     assert await stores.subscriptions.cancel_orphans(10) == 0
 
 

@@ -1,4 +1,4 @@
-"""One process on duty sends for all that share a store; the others send nothing, and take over."""
+"""One process is on duty for all that share a database; the others wait, and take over."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.duty import Duty
-from tests.fakes.clock import FakeClock, until
-from tests.fakes.deliveries import MemoryDeliveryStore, ScriptedSender, a_delivery, an_endpoint
-from webhooks.dispatcher import Dispatcher
+from tests.fakes.clock import until
 
 
 class Turns:
@@ -28,27 +26,20 @@ class Turns:
 
 class World:
     def __init__(self) -> None:
-        self.clock = FakeClock()
         self.turns = Turns()
-        self.store = MemoryDeliveryStore()
-        self.store.add(an_endpoint())
-        self.beside = 0
+        self.at_work = 0
 
-    def process(self) -> tuple[Duty, ScriptedSender]:
-        sender = ScriptedSender(self.clock)
-        duty = Duty(self.turns.take, self._maker(sender))
-        duty.add("beside", self._beside)
-        return duty, sender
+    def process(self) -> Duty:
+        duty = Duty(self.turns.take)
+        duty.add("part", self._part)
+        return duty
 
-    def _maker(self, sender: ScriptedSender) -> Callable[[], Dispatcher]:
-        return lambda: Dispatcher(self.store, sender, clock=self.clock)
-
-    async def _beside(self) -> None:
-        self.beside += 1
+    async def _part(self) -> None:
+        self.at_work += 1
         try:
             await asyncio.Event().wait()
         finally:
-            self.beside -= 1
+            self.at_work -= 1
 
 
 @asynccontextmanager
@@ -67,51 +58,46 @@ def world() -> World:
     return World()
 
 
-async def test_only_who_is_on_duty_sends_and_works_beside(world: World) -> None:
-    (one, sent), (other, sent_by_other) = world.process(), world.process()
+async def test_only_who_is_on_duty_works(world: World) -> None:
+    one, other = world.process(), world.process()
     async with at_work(one.run, other.run):
-        await until(lambda: one.is_on and world.beside == 1)
-        delivery = a_delivery()
-        world.store.add(delivery)
-        other.wake(["sub_1"])
-        other.changed("sub_1")
-        other.offer({"sub_1": [delivery]})
-        one.wake(["sub_1"])
-        await until(lambda: bool(sent.events))
+        await until(lambda: one.is_on and world.at_work == 1)
         assert not other.is_on
-        assert world.beside == 1
-    assert sent_by_other.events == []
+    assert world.at_work == 0
 
 
-async def test_another_takes_over_and_sends_what_is_owed(world: World) -> None:
-    (one, sent), (other, sent_by_other) = world.process(), world.process()
+async def test_another_takes_over(world: World) -> None:
+    one, other = world.process(), world.process()
     async with at_work(one.run, other.run):
         await until(lambda: one.is_on)
         world.turns.is_over.set()
         await until(lambda: other.is_on and not one.is_on)
-        world.store.add(a_delivery())
-        other.wake(["sub_1"])
-        await until(lambda: bool(sent_by_other.events))
-    assert sent.events == []
+        await until(lambda: world.at_work == 1)
 
 
 async def test_who_was_on_duty_before_may_be_again(world: World) -> None:
-    one, sent = world.process()
+    one = world.process()
     async with at_work(one.run):
-        for number in (1, 2, 3):
-            await until(lambda: one.is_on)
-            world.store.add(a_delivery(number))
-            one.wake(["sub_1"])
-            await until(lambda count=number: len(sent.events) == count)  # type: ignore[misc]  # bound now
+        for _ in range(3):
+            await until(lambda: one.is_on and world.at_work == 1)
             world.turns.is_over.set()
             await until(lambda: not one.is_on)
-    assert world.beside == 0
+    assert world.at_work == 0
 
 
-async def test_it_ends_when_it_is_drained(world: World) -> None:
-    one, _ = world.process()
+async def test_who_is_drained_lets_another_take_over_and_ends(world: World) -> None:
+    one, other = world.process(), world.process()
     run = asyncio.create_task(one.run())
-    await until(lambda: one.is_on)
-    await one.drain()
-    await run
-    assert not one.is_on
+    async with at_work(other.run):
+        await until(lambda: one.is_on)
+        one.drain()
+        await run
+        assert not one.is_on
+        await until(lambda: other.is_on)
+
+
+async def test_who_is_drained_before_its_turn_never_is_on_duty(world: World) -> None:
+    one = world.process()
+    one.drain()
+    await one.run()
+    assert world.at_work == 0

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,9 +12,11 @@ import pytest
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Draft, EventType, LoggedEvent, Page
-from gateway.fanout import WORTH_A_COMMIT, Fanout, Interests
+from gateway.fanout.fanout import Fanout
+from gateway.fanout.interests import Interests
+from gateway.fanout.put_off import PUT_OFF_AT_MOST, WORTH_IT
 from gateway.filters import Filter
-from gateway.ports import FanoutPlace
+from gateway.ports import FanoutPlace, Wanted
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Interest
 from tests.fakes.deliveries import a_delivery
@@ -43,54 +46,38 @@ class Store:
     """FanoutStore and interests in memory; fails or answers "moved elsewhere" when told to."""
 
     def __init__(self, *interests: Interest, at: int = 0) -> None:
-        self.at = Cursor(at)
+        self.at = FanoutPlace(cursor=Cursor(at))
         self.given: list[Interest] = list(interests)
         self.made: list[tuple[int, str]] = []
         self.advances: list[tuple[int, int]] = []
-        self.begun: frozenset[str] = frozenset()
         self.faults: list[Exception | None] = []
         """What the next writes raise, the last one first; None: nothing."""
         self.moved = asyncio.Condition()
 
     async def place(self) -> FanoutPlace:
-        return FanoutPlace(cursor=self.at, made=self.begun)
+        return self.at
 
     async def interests(self, at: Cursor) -> Sequence[Interest]:
-        assert at == self.at
+        assert at == self.at.cursor
         return self.given
 
-    async def begin(
-        self, since: FanoutPlace, event: LoggedEvent, ids: Sequence[str]
-    ) -> Mapping[str, Sequence[Delivery]] | None:
-        if not self._is_at(since):
-            return None
-        self.begun = self.begun.union(ids)
-        return self._create([(event, ids)])
-
     async def advance(
-        self, since: FanoutPlace, to: Cursor, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]
+        self, since: FanoutPlace, to: FanoutPlace, wanted: Sequence[Wanted]
     ) -> Mapping[str, Sequence[Delivery]] | None:
-        if not self._is_at(since):
-            return None
-        self.advances.append((since.cursor, to))
-        created = self._create(wanted)
-        async with self.moved:
-            self.at, self.begun = to, frozenset()
-            self.moved.notify_all()
-        return created
-
-    def _is_at(self, place: FanoutPlace) -> bool:
         if self.faults and (fault := self.faults.pop()) is not None:
             raise fault
-        return place == FanoutPlace(cursor=self.at, made=self.begun)
-
-    def _create(self, wanted: Sequence[tuple[LoggedEvent, Sequence[str]]]) -> Mapping[str, Sequence[Delivery]]:
+        if since != self.at:
+            return None
+        self.advances.append((max(since.cursor, since.ahead), max(to.cursor, to.ahead)))
         self.made += [(event.cursor, id_) for event, ids in wanted for id_ in ids]
+        async with self.moved:
+            self.at = to
+            self.moved.notify_all()
         return {id_: [a_delivery(endpoint_id=id_)] for _, ids in wanted for id_ in ids}
 
     async def until(self, cursor: int) -> None:
         async with self.moved:
-            await self.moved.wait_for(lambda: self.at >= cursor)
+            await self.moved.wait_for(lambda: self.at.cursor >= cursor)
 
 
 @asynccontextmanager
@@ -248,7 +235,7 @@ async def test_when_another_process_has_moved_the_cursor_it_goes_on_from_there()
     async with running(log, store) as (fanout, _):
         fanout.feed(await logged(log, ("a", "x")))
         await store.until(1)
-        store.at = Cursor(2)
+        store.at = FanoutPlace(cursor=Cursor(2))
         fanout.feed(await logged(log, ("a", "x"), ("a", "x")))
         await store.until(3)
     assert store.made == [(1, "all"), (3, "all")]
@@ -271,45 +258,131 @@ def test_interests_that_change_libraries_leave_nothing_behind() -> None:
     assert [i.subscription_id for i in interests.of(an_event("y"))] == ["s"]
 
 
-BUSY = [f"busy-{number}" for number in range(WORTH_A_COMMIT)]
+STUCK = [f"stuck-{number}" for number in range(WORTH_IT)]
+NEVER = 60.0
 
 
-def crowd(*, ready: str = "ready") -> Store:
-    return Store(*(an_interest(id_) for id_ in (*BUSY, ready)))
+def crowd() -> Store:
+    return Store(*(an_interest(id_) for id_ in (*STUCK, "ready")))
 
 
-async def test_lanes_that_wait_for_an_event_get_it_before_those_that_are_busy_are_made_theirs() -> None:
+def came(offered: Sequence[object], count: int) -> bool:
+    return len(offered) == count
+
+
+def all_of(*cursors: int) -> list[tuple[int, str]]:
+    return sorted((cursor, id_) for cursor in cursors for id_ in (*STUCK, "ready"))
+
+
+async def test_lanes_that_can_send_do_not_wait_for_the_rows_of_those_that_are_stuck() -> None:
     log, store = MemoryEventLog(), crowd()
-    async with running(log, store, is_busy=BUSY.__contains__) as (fanout, offered):
+    async with running(log, store, is_stuck=STUCK.__contains__, put_off_seconds=NEVER) as (fanout, offered):
+        for n in (1, 2):
+            fanout.feed(await logged(log, ("a", "books")))
+            await until(partial(came, offered, n))
+        assert store.made == [(1, "ready"), (2, "ready")]
+        assert store.at == FanoutPlace(cursor=Cursor(0), ahead=Cursor(2), behind=dict.fromkeys(STUCK, Cursor(0)))
+        assert fanout.cursor == 0
+
+
+async def test_what_was_put_off_is_made_soon_for_all_events_in_one_commit() -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_stuck=STUCK.__contains__, put_off_seconds=0.05) as (fanout, offered):
         fanout.feed(await logged(log, ("a", "books")))
-        await store.until(1)
-        await until(lambda: len(offered) == 2)
-    assert [sorted(each) for each in offered] == [["ready"], sorted(BUSY)]
-    assert store.made == [(1, "ready"), *((1, id_) for id_ in BUSY)]
-    assert store.advances == [(0, 1)]
-
-
-@pytest.mark.parametrize(
-    ("busy", "events"),
-    [(BUSY[1:], 1), ([*BUSY, "ready"], 1), (BUSY, 2)],
-    ids=["few are busy", "all are busy", "more events than one"],
-)
-async def test_one_commit_makes_all_where_two_would_gain_nothing(busy: Sequence[str], events: int) -> None:
-    log, store = MemoryEventLog(), crowd()
-    async with running(log, store, is_busy=busy.__contains__) as (fanout, offered):
-        fanout.feed(await logged(log, *[("a", "books")] * events))
-        await store.until(events)
         await until(lambda: bool(offered))
-    assert len(offered) == 1
-    assert len(store.made) == events * len(store.given)
-
-
-async def test_an_event_that_was_begun_is_ended_after_a_failure_and_nobody_gets_it_twice() -> None:
-    log, store = MemoryEventLog(), crowd()
-    store.faults = [StorageUnavailable("gone"), None]
-    async with running(log, store, is_busy=BUSY.__contains__, look_seconds=0.01) as (fanout, _):
-        fanout.feed(await logged(log, ("a", "books")))
-        await store.until(1)
         fanout.feed(await logged(log, ("a", "books")))
         await store.until(2)
-    assert sorted(store.made) == sorted((cursor, id_) for cursor in (1, 2) for id_ in (*BUSY, "ready"))
+    assert store.at == FanoutPlace(cursor=Cursor(2))
+    assert sorted(store.made) == all_of(1, 2)
+    assert [made for made in store.made if made[1] == STUCK[0]] == [(1, STUCK[0]), (2, STUCK[0])]
+
+
+async def test_events_for_nobody_but_stuck_lanes_need_no_commit_of_their_own() -> None:
+    log, store = MemoryEventLog(), Store(*(an_interest(id_) for id_ in STUCK))
+    async with running(log, store, is_stuck=STUCK.__contains__, put_off_seconds=0.05) as (fanout, _):
+        for _ in range(3):
+            fanout.feed(await logged(log, ("a", "books")))
+            await asyncio.sleep(0)
+        await store.until(3)
+    assert store.advances == [(0, 3)]
+
+
+async def test_much_is_not_put_off_for_long() -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_stuck=STUCK.__contains__, put_off_seconds=NEVER) as (fanout, _):
+        events = PUT_OFF_AT_MOST // len(STUCK) + 1
+        fanout.feed(await logged(log, *[("a", "books")] * events))
+        await store.until(events)
+    assert sorted(store.made) == all_of(*range(1, events + 1))
+
+
+async def test_a_lane_that_moves_again_has_its_next_event_after_all_that_it_lacks() -> None:
+    log, store, stuck = MemoryEventLog(), crowd(), set(STUCK)
+    async with running(log, store, is_stuck=stuck.__contains__, put_off_seconds=0.05) as (fanout, offered):
+        fanout.feed(await logged(log, ("a", "books")))
+        await until(partial(came, offered, 1))
+        stuck.remove(STUCK[3])
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(2)
+        stuck -= set(STUCK)
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(3)
+    assert sorted(store.made) == all_of(1, 2, 3)
+    assert [cursor for cursor, id_ in store.made if id_ == STUCK[3]] == [1, 2, 3]
+
+
+async def test_few_stuck_lanes_are_not_worth_a_second_commit() -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_stuck=STUCK[1:].__contains__, put_off_seconds=NEVER) as (fanout, _):
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(1)
+    assert store.advances == [(0, 1)]
+    assert sorted(store.made) == all_of(1)
+
+
+async def test_a_lane_that_gets_stuck_meanwhile_is_behind_from_there_on_only() -> None:
+    log, store, stuck = MemoryEventLog(), crowd(), set(STUCK)
+    store.given.append(an_interest("late"))
+    async with running(log, store, is_stuck=stuck.__contains__, put_off_seconds=NEVER) as (fanout, offered):
+        fanout.feed(await logged(log, ("a", "books")))
+        await until(lambda: len(offered) == 1)
+        stuck.add("late")
+        fanout.feed(await logged(log, ("a", "books")))
+        await until(lambda: len(offered) == 2)
+    assert store.at.behind == {**dict.fromkeys(STUCK, Cursor(0)), "late": Cursor(1)}
+    store.made.clear()
+    async with running(log, store):  # it was killed, and finds its place
+        await store.until(2)
+    assert sorted(store.made) == sorted([*((n, id_) for n in (1, 2) for id_ in STUCK), (2, "late")])
+
+
+@pytest.mark.parametrize("at_once", [1, 2_000], ids=["event by event", "at once"])
+async def test_what_was_put_off_when_the_process_ended_is_made_by_the_next_and_nobody_gets_it_twice(
+    at_once: int,
+) -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_stuck=STUCK.__contains__, put_off_seconds=NEVER) as (fanout, offered):
+        for n in (1, 2, 3):
+            fanout.feed(await logged(log, ("a", "books")))
+            await until(partial(came, offered, n))
+    await logged(log, ("a", "books"))
+    async with running(log, store, is_stuck=STUCK.__contains__, deliveries_at_once=at_once):
+        await store.until(4)
+    assert sorted(store.made) == all_of(1, 2, 3, 4)
+    assert store.at == FanoutPlace(cursor=Cursor(4))
+
+
+async def test_a_database_that_fails_when_what_was_put_off_is_made_loses_nothing_of_it() -> None:
+    log, store = MemoryEventLog(), crowd()
+    async with running(log, store, is_stuck=STUCK.__contains__, put_off_seconds=0.05, look_seconds=0.01) as (
+        fanout,
+        offered,
+    ):
+        fanout.feed(await logged(log, ("a", "books")))
+        await until(lambda: bool(offered))
+        store.faults = [StorageUnavailable("gone"), StorageUnavailable("gone")]
+        await store.until(1)
+        assert not store.faults
+        fanout.feed(await logged(log, ("a", "books")))
+        await store.until(2)
+    assert sorted(store.made) == all_of(1, 2)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator, MutableMapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes.clock import START, FakeClock, quiet, until
 from tests.fakes.deliveries import Answer, MemoryDeliveryStore, a_delivery, an_endpoint
@@ -695,15 +695,6 @@ async def test_each_attempt_is_one_line_in_the_log_and_tells_no_secret(
         "verdict": "retry",
         "duration_ms": 0.0,
     }
-
-
-async def test_a_ping_is_sent_whatever_the_status_and_counts_for_nothing(world: World) -> None:
-    paused = an_endpoint(status=Status.PAUSED)
-    world.store.add(paused)
-    attempt = await world.dispatcher.ping(paused, a_delivery())
-    assert attempt.status_code == 204
-    assert world.store.rows == {}
-    assert world.store.healths["sub_1"] == Health()
 
 
 async def test_an_ordered_backlog_flows_as_fast_as_its_receiver_answers(world: World) -> None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from math import floor
@@ -10,6 +9,7 @@ from random import Random
 from statistics import fmean, pvariance
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes.clock import START, quiet
 from tests.fakes.deliveries import Answer, MemoryDeliveryStore, an_endpoint

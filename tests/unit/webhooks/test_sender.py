@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import httpx
@@ -10,6 +9,7 @@ import msgspec
 import pytest
 import respx
 from cloudevents.v1.http import from_http
+from msgspec.structs import replace
 
 import webhooks
 from tests.fakes.clock import START
@@ -17,8 +17,10 @@ from tests.fakes.deliveries import a_delivery, an_endpoint
 from webhooks.deliveries import Attempt, Failure
 from webhooks.endpoints import Payload
 from webhooks.faults import AddressForbidden
+from webhooks.ownership import seconds_awake_or_asleep
 from webhooks.sender import LONGEST_BODY, Sender
 from webhooks.signing import Secret, Signature, new_secret
+from webhooks.transport import NOT_AFTER
 
 SECRET = new_secret()
 DELIVERY = a_delivery(7, library_id="lib:1", traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
@@ -55,6 +57,19 @@ class Dripping(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self.is_closed = True
+
+
+async def test_a_request_may_go_out_only_while_its_attempt_lasts() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(204)
+
+    before = seconds_awake_or_asleep()
+    await a_sender(answer).send(DELIVERY, ENDPOINT)
+    [request] = asked
+    assert before <= request.extensions[NOT_AFTER] - ENDPOINT.timeout_seconds <= seconds_awake_or_asleep()
 
 
 async def test_a_request_is_what_the_contract_says() -> None:
@@ -165,7 +180,7 @@ async def test_a_request_without_an_answer_says_why(fault: Exception, error: str
 
 
 async def attempt_with(response: httpx.Response, **changes: object) -> Attempt:
-    endpoint = replace(ENDPOINT, timeout_seconds=0.02, **changes)  # type: ignore[arg-type]  # tests name real fields
+    endpoint = replace(ENDPOINT, timeout_seconds=0.02, **changes)  # tests name real fields
     return await a_sender(lambda _: response).send(DELIVERY, endpoint)
 
 

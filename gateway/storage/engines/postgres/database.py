@@ -22,6 +22,7 @@ from gateway.storage.engines.postgres import days as attempts_by_day
 from gateway.storage.engines.postgres.commits import InOrder
 from gateway.storage.engines.postgres.connection import DIALECT, FLOATS, PostgresConnection
 from gateway.storage.engines.postgres.duty import on_duty
+from gateway.storage.engines.postgres.nodes import PostgresNodes
 from gateway.storage.engines.postgres.pool import Pool
 from gateway.storage.engines.postgres.server import (
     FAULTS,
@@ -62,6 +63,7 @@ class PostgresDatabase(Database):
         self._work_seconds = work_seconds
         self._commits = InOrder(self._announce)
         self.statements = Statements(DIALECT, FLOATS)
+        self.nodes = PostgresNodes(self, url)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

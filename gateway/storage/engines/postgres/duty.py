@@ -12,6 +12,8 @@ from gateway.storage.engines.postgres.server import FAULTS, connect, is_alive, t
 ASK_SECONDS = 1.0
 """How often one that waits asks whether it is its turn, and one on duty whether its session is alive."""
 SILENCE_SECONDS = 3.0
+_SESSION = {"idle_session_timeout": "10s"}
+"""The server ends the session of a process that says nothing for so long: one that is stopped holds up nobody."""
 
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('arrw-gateway.duty.' || current_schema(), 0))"
 
@@ -39,7 +41,7 @@ async def _turn(url: str) -> asyncpg.Connection:
     is_away = False
     while True:
         try:
-            connection = await connect(url)
+            connection = await connect(url, _SESSION)
         except FAULTS as error:
             if not is_away:
                 _logger.warning("duty.database_away", error=repr(error))

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Self, TypeVar
 
+import structlog
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -27,7 +28,13 @@ from gateway.times import now as system_clock
 
 T = TypeVar("T")
 
+_logger = structlog.get_logger(__name__)
+
 _IN_PLACE = InPlace()
+
+MANY_ROWS = 200
+"""A commit that is not durable and changed so many is brought to disk by itself, or the next durable one, of somebody
+who waits, would have to bring all of it along."""
 
 
 class SqliteDatabase(Database):
@@ -57,11 +64,13 @@ class SqliteDatabase(Database):
             self._loop = asyncio.get_running_loop()
             self._thread = InThread("sqlite-writer")
             stack.callback(self._thread.end)
+            self._flusher = InThread("sqlite-flusher")
             try:
                 self._writer = await self._thread(lambda: to_its_end(self._open()))
             except (sqlite3.Error, DBAPIError) as error:
                 raise unavailable("opened", error) from error
             stack.callback(self._thread.soon, self._writer.close)
+            stack.callback(self._flusher.end)
             self._readers = Readers(self._path, self.statements)
             stack.push_async_callback(self._readers.close)
             checkpoints = asyncio.create_task(Checkpoints(self._path, self._thread).run(), name="checkpoints")
@@ -101,11 +110,14 @@ class SqliteDatabase(Database):
             if durable is not self._durable:
                 file.set_durable(self._writer, durable)
                 self._durable = durable
+            changes = self._writer.total_changes
             async with self._transaction() as connection:
                 transaction = Transaction(connection, self.seal)
                 result = await work(transaction)
         except sqlite3.Error as error:
             raise unavailable("written to", error) from error
+        if not (durable or transaction.appended) and self._writer.total_changes - changes >= MANY_ROWS:
+            self._flusher.soon(self._flush)
         if transaction.appended and not durable:
             # Readers are about to have these places: a power failure must not let them be given out again.
             try:
@@ -116,6 +128,12 @@ class SqliteDatabase(Database):
             # From here, and not by whoever waits for the result: so pages come in their order, each before its result.
             self._loop.call_soon_threadsafe(self._announce, transaction.appended)
         return result
+
+    def _flush(self) -> None:
+        try:
+            self._sync(self._path)
+        except OSError as error:  # nobody was promised it; the next durable commit meets the same disk, and says so
+            _logger.warning("flush.failed", error=str(error))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[SqliteConnection]:

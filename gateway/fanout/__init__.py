@@ -1,0 +1,1 @@
+"""From each event to the deliveries that it owes."""
