@@ -11,7 +11,7 @@ from gateway.storage import migrations
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
 from gateway.storage.engines.postgres.days import row_by_row_until
-from gateway.storage.engines.postgres.server import engine
+from gateway.storage.engines.postgres.server import as_alchemy
 from gateway.storage.retention import SqlRetentionStore
 from tests.builders import NOON, HandClock
 from tests.servers.postgres import PostgresServer
@@ -143,10 +143,8 @@ async def test_attempts_from_before_there_were_days_stay_and_leave_row_by_row(ur
             moment = int((NOON - days * DAY).timestamp() * 1_000_000)
             connection.exec_driver_sql(_ATTEMPT.format(key=key, moment=moment))
 
-    writers = engine(url, writers=True)
-    async with writers.begin() as connection:
+    async with as_alchemy(url).begin() as connection:
         await connection.run_sync(older)
-    await writers.dispose()
     clock = HandClock()
     async with database_of(url, clock=clock) as database:
         stores, retention = Stores.over(database, clock), SqlRetentionStore(database)

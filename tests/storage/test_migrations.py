@@ -5,10 +5,9 @@ from pathlib import Path
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, LargeBinary, MetaData, Table, create_engine, insert, inspect, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.storage import migrations
-from gateway.storage.engines import database_of
+from gateway.storage.engines.postgres.server import as_alchemy
 from gateway.storage.tables import cursors, metadata
 
 
@@ -88,6 +87,5 @@ async def test_migrated_tables_are_those_of_the_metadata_in_postgres_too(postgre
     def differences(connection: Connection) -> object:
         return compare_metadata(MigrationContext.configure(connection, opts={"include_name": is_ours}), metadata)
 
-    async with database_of(postgres_url) as database, database.reading() as connection:
-        assert isinstance(connection, AsyncConnection)
+    async with as_alchemy(postgres_url).connect() as connection:
         assert await connection.run_sync(differences) == []

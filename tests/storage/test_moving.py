@@ -29,7 +29,7 @@ from gateway.events import Cursor
 from gateway.storage import migrations, moving
 from gateway.storage.database import Transaction
 from gateway.storage.engines import database_of, without_password
-from gateway.storage.engines.postgres.server import engine
+from gateway.storage.engines.postgres.server import as_alchemy
 from gateway.storage.engines.sqlite import DatabaseInUse
 from gateway.storage.moving import CopyCutShort, MoveRefused, _kept_as, _raw, copy, give_up
 from gateway.storage.sealing import Seal
@@ -326,10 +326,8 @@ async def test_a_target_that_is_refused_is_left_as_it_is_of_an_older_version_too
         migrations.upgrade(connection, to="0006")
         connection.execute(text("INSERT INTO vault (name, value) VALUES ('signing', '')"))
 
-    writers = engine(other, writers=True)
-    async with writers.begin() as connection:
+    async with as_alchemy(other).begin() as connection:
         await connection.run_sync(older)
-    await writers.dispose()
     with pytest.raises(MoveRefused, match="there is something in its table vault"):
         await copy(source, other, Quiet())
     found = await asyncpg.connect(other)

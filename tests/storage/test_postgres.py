@@ -1,6 +1,7 @@
 """What only PostgreSQL brings: others at the same tables, a server that goes away, and who is on duty."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ async def test_all_text_is_ordered_by_its_bytes(database: Database) -> None:
           AND attcollation NOT IN (0, '"C"'::regcollation)
     """)
     async with database.reading() as connection:
-        assert (await connection.execute(by_language)).all() == []
+        assert not (await connection.execute(by_language)).all()
 
 
 # --- others at the same tables ---------------------------------------------------------------------------------------
@@ -211,13 +212,15 @@ async def test_only_what_can_be_derived_again_and_nobody_has_seen_may_be_lost(
 
     with listening(stores.database) as sent:
         await stores.database.write(work, durable=durable)
-    assert ("SET LOCAL synchronous_commit = off" in [statement for statement, _ in sent]) is may_be_lost
+    settings = re.findall(r"synchronous_commit = (\w+)", "; ".join(statement for statement, _ in sent))
+    assert ((settings or ["on"])[-1] == "off") is may_be_lost
 
 
 # --- a server that goes away -----------------------------------------------------------------------------------------
 
 
-async def test_work_whose_connection_is_cut_is_done_again(stores: Stores, url: str) -> None:
+@pytest.mark.parametrize("asks_on", [False, True])
+async def test_work_whose_connection_is_cut_is_done_again(stores: Stores, url: str, *, asks_on: bool) -> None:
     tries = 0
 
     async def work(transaction: Transaction) -> None:
@@ -228,6 +231,8 @@ async def test_work_whose_connection_is_cut_is_done_again(stores: Stores, url: s
             mine = await transaction.connection.scalar(text("SELECT pg_backend_pid()"))
             async with session(url) as other:
                 await other.execute("SELECT pg_terminate_backend($1, 5000)", mine)
+            if asks_on:
+                await transaction.connection.scalar(text("SELECT 1"))
 
     await stores.database.write(work)
     assert tries == 2

@@ -7,11 +7,10 @@ it could do otherwise.
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import CursorResult, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import text
 
 from gateway.storage.database import Transaction
 from gateway.storage.tables import metadata
@@ -47,9 +46,9 @@ _CROWD = """
 """
 
 
-_OF_PARTITIONS = text("""
+_OF_PARTITIONS = """
     SELECT inhrelid::regclass::text AS part, inhparent::regclass::text AS whole FROM pg_inherits
-""")
+"""
 """Partitions and their indexes, and what each is one of."""
 
 
@@ -59,23 +58,21 @@ def url(postgres_url: str) -> str:
 
 
 @asynccontextmanager
-async def explained(stores: Stores) -> AsyncIterator[list[str]]:
+async def explained(stores: Stores, url: str) -> AsyncIterator[list[str]]:
     """How PostgreSQL goes about each statement that is sent meanwhile."""
     steps: list[str] = []
     with listening(stores.database) as sent:
         yield steps
-    async with stores.database.reading() as connection:
-        await connection.execute(text("SET LOCAL enable_seqscan = off"))
-        for statement, parameters in sent:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET enable_seqscan = off")
+        for statement, values in sent:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-                steps += (await by_driver(connection, f"EXPLAIN {statement}", parameters)).scalars()
-        whole = {str(row.part): str(row.whole) for row in await connection.execute(_OF_PARTITIONS)}
+                steps += [row[0] for row in await connection.fetch(f"EXPLAIN {statement}", *values)]
+        whole = {str(row["part"]): str(row["whole"]) for row in await connection.fetch(_OF_PARTITIONS)}
+    finally:
+        await connection.close()
     steps[:] = [re.sub(r"\w+", lambda name: whole.get(name[0], name[0]), step) for step in steps]
-
-
-async def by_driver(connection: object, statement: str, parameters: Any) -> CursorResult[Any]:
-    assert isinstance(connection, AsyncConnection)
-    return await connection.exec_driver_sql(statement, parameters)
 
 
 def read_whole(steps: list[str]) -> set[str]:
@@ -126,12 +123,12 @@ _OWNERS = """
 
 
 @pytest.mark.parametrize("name", SHARED)
-async def test_it_has_its_index_where_several_send(stores: Stores, name: str) -> None:
+async def test_it_has_its_index_where_several_send(stores: Stores, url: str, name: str) -> None:
     work, whole, indexes = SHARED[name]
     scene = await Scene.set(stores)
     await stores.database.write(crowd)
     await stores.database.write(lambda transaction: execute_all(transaction, _OWNERS))
-    async with explained(stores) as steps:
+    async with explained(stores, url) as steps:
         await work(scene)
     plan = "\n".join(steps)
     assert steps
@@ -140,11 +137,11 @@ async def test_it_has_its_index_where_several_send(stores: Stores, name: str) ->
 
 
 @pytest.mark.parametrize("name", HOT)
-async def test_it_has_its_index(stores: Stores, name: str) -> None:
+async def test_it_has_its_index(stores: Stores, url: str, name: str) -> None:
     work, carriers = HOT[name]
     scene = await Scene.set(stores)
     await stores.database.write(crowd)
-    async with explained(stores) as steps:
+    async with explained(stores, url) as steps:
         await work(scene)
     plan = "\n".join(steps)
     assert steps
@@ -152,7 +149,7 @@ async def test_it_has_its_index(stores: Stores, name: str) -> None:
     assert {index for index in carriers & INDEXES if index not in plan} == set(), plan
 
 
-async def test_reading_everything_would_be_noticed(stores: Stores) -> None:
-    async with explained(stores) as steps, stores.database.reading() as connection:
+async def test_reading_everything_would_be_noticed(stores: Stores, url: str) -> None:
+    async with explained(stores, url) as steps, stores.database.reading() as connection:
         await connection.execute(text("SELECT * FROM deliveries WHERE type = 'a' ORDER BY due_at"))
     assert read_whole(steps) == {"deliveries"}

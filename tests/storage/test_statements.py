@@ -29,9 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.pool import StaticPool
 
 from gateway.storage.columns import Json, Moment, Names, Span
-from gateway.storage.engines.sqlite.connection import SqliteConnection
-from gateway.storage.engines.sqlite.statements import PREPARED_AT_MOST, Statements
+from gateway.storage.engines.sqlite.connection import DIALECT, SqliteConnection
 from gateway.storage.engines.sqlite.steps import InPlace
+from gateway.storage.engines.statements import PREPARED_AT_MOST, Statements
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 things = Table(
@@ -69,7 +69,7 @@ def raw() -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def statements() -> Statements:
-    return Statements()
+    return Statements(DIALECT)
 
 
 @pytest.fixture

@@ -9,13 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from sqlalchemy import event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+import asyncpg
+from sqlalchemy import text
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from gateway.storage import migrations
@@ -23,9 +20,21 @@ from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.postgres import days as attempts_by_day
 from gateway.storage.engines.postgres.commits import InOrder
+from gateway.storage.engines.postgres.connection import DIALECT, FLOATS, PostgresConnection
 from gateway.storage.engines.postgres.duty import on_duty
 from gateway.storage.engines.postgres.nodes import PostgresNodes
-from gateway.storage.engines.postgres.server import FAULTS, WORK_SECONDS, check_url, engine, may_be_repeated
+from gateway.storage.engines.postgres.pool import Pool
+from gateway.storage.engines.postgres.server import (
+    FAULTS,
+    READERS,
+    WORK_SECONDS,
+    WRITERS,
+    as_alchemy,
+    check_url,
+    connect,
+    may_be_repeated,
+)
+from gateway.storage.engines.statements import Statements
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
 from gateway.times import now as system_clock
@@ -53,16 +62,19 @@ class PostgresDatabase(Database):
         self._url = url
         self._work_seconds = work_seconds
         self._commits = InOrder(self._announce)
+        self.statements = Statements(DIALECT, FLOATS)
         self.nodes = PostgresNodes(self, url)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._writers = _stays_open(stack, engine(self._url, writers=True))
-            self._readers = _stays_open(stack, engine(self._url, writers=False))
             try:
                 await self._prepare()
             except FAULTS as error:
                 raise unavailable("opened", error) from error
+            self._writers = Pool(lambda: connect(self._url, WRITERS))
+            self._readers = Pool(lambda: connect(self._url, READERS))
+            for pool in (self._writers, self._readers):
+                stack.push_async_callback(pool.close)
             stack.push_async_callback(self._settled)
             self._stack = stack.pop_all()
         return self
@@ -73,8 +85,8 @@ class PostgresDatabase(Database):
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         try:
-            async with asyncio.timeout(self._work_seconds), self._readers.connect() as connection:
-                yield connection
+            async with asyncio.timeout(self._work_seconds), self._readers.one() as raw:
+                yield PostgresConnection(raw, self.statements, begin="BEGIN")
         except FAULTS as error:
             raise unavailable("read", error) from error
 
@@ -99,14 +111,13 @@ class PostgresDatabase(Database):
         return attempts_by_day.row_by_row_until(before, now)
 
     async def _write(self, work: Work[T], *, durable: bool) -> T:
-        repeated = AsyncRetrying(
-            retry=retry_if_exception(may_be_repeated),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.05, max=0.5),
-            reraise=True,
-        )
         try:
-            return await repeated(self._transact, work, durable=durable)
+            try:
+                return await self._transact(work, durable=durable)
+            except FAULTS as error:
+                if not may_be_repeated(error):
+                    raise
+            return await _repeating()(self._transact, work, durable=durable)
         except FAULTS as error:
             raise unavailable("written to", error) from error
 
@@ -116,19 +127,20 @@ class PostgresDatabase(Database):
         Raises:
             StorageUnavailable: the commit broke, and nobody knows whether before or after it was done.
         """
-        async with asyncio.timeout(self._work_seconds), self._writers.connect() as connection:
-            begun = await connection.begin()
-            transaction = Transaction(connection, self.seal)
-            result = await work(transaction)
-            if not durable and not transaction.appended:
-                # Events are shown to readers at once: their places must not be given out anew after a crash.
-                await connection.execute(_MAY_BE_LOST)
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            if driver.is_closed():  # then no COMMIT can have been sent, and it may be done again
+        async with asyncio.timeout(self._work_seconds), self._writers.one() as raw:
+            begin = _BEGIN if durable else _BEGIN_WHAT_MAY_BE_LOST
+            transaction = Transaction(PostgresConnection(raw, self.statements, begin=begin), self.seal)
+            try:
+                result = await work(transaction)
+            except FAULTS as error:
+                if raw.is_closed():
+                    raise ConnectionResetError("the server has closed the connection") from error
+                raise
+            if raw.is_closed():  # then no COMMIT can have been sent, and it may be done again
                 raise ConnectionResetError("the server has closed the connection")
             turn = self._commits.take(transaction.appended)
             try:
-                await begun.commit()
+                await self._commit(raw, _COMMIT if durable or not transaction.appended else _COMMIT_FOR_GOOD)
             except FAULTS as error:
                 self._commits.end(turn, committed=False)
                 raise unavailable("written to", error) from error
@@ -138,9 +150,16 @@ class PostgresDatabase(Database):
             self._commits.end(turn, committed=True)
             return result
 
+    async def _commit(self, raw: asyncpg.Connection, statement: str) -> None:
+        if not raw.is_in_transaction():  # nothing was done in it
+            return
+        self.statements.tell(statement)
+        if (done := await raw.execute(statement)) != "COMMIT":
+            raise asyncpg.InterfaceError(f"the server answered {done} where it was to commit")
+
     async def _prepare(self) -> None:
         """One process at a time; the others find it done."""
-        async with self._writers.begin() as connection:
+        async with as_alchemy(self._url).begin() as connection:
             await connection.execute(_NO_HURRY)
             await connection.execute(_ONE_AT_A_TIME)
             await connection.run_sync(migrations.upgrade)
@@ -149,20 +168,22 @@ class PostgresDatabase(Database):
             await self._admit(connection)
 
 
-_MAY_BE_LOST = text("SET LOCAL synchronous_commit = off")
+_BEGIN = "BEGIN"
+_BEGIN_WHAT_MAY_BE_LOST = "BEGIN; SET LOCAL synchronous_commit = off"
+_COMMIT = "COMMIT"
+_COMMIT_FOR_GOOD = "SET LOCAL synchronous_commit = on; COMMIT"
+"""Events are shown to readers at once: their places must not be given out anew after a crash."""
 _NO_HURRY = text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)")
 _ONE_AT_A_TIME = text(
     "SELECT pg_advisory_xact_lock(hashtextextended('arrw-gateway.migrations.' || current_schema(), 0))"
 )
 
 
-def _stays_open(stack: AsyncExitStack, made: AsyncEngine) -> AsyncEngine:
-    """*made*, closed with *stack*. Connections that the server has closed meanwhile are not handed out."""
-
-    def checked_out(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-        if connection.driver_connection.is_closed():
-            raise DisconnectionError
-
-    event.listen(made.sync_engine, "checkout", checked_out)
-    stack.push_async_callback(made.dispose)
-    return made
+def _repeating() -> AsyncRetrying:
+    """For work that was done once, in vain."""
+    return AsyncRetrying(
+        retry=retry_if_exception(may_be_repeated),
+        stop=stop_after_attempt(ATTEMPTS - 1),
+        wait=wait_random_exponential(multiplier=0.05, max=0.5),
+        reraise=True,
+    )

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 
+import asyncpg
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from gateway.storage.connection import Connection
 from gateway.times import to_micros
@@ -21,7 +21,6 @@ from gateway.times import to_micros
 DAY = timedelta(days=1)
 TOO_LONG = 10
 """An attempt stays for no more than this part (a tenth) of its time longer than it should, until its day is over."""
-_LOCK_NOT_AVAILABLE = "55P03"
 _BOUNDS = re.compile(r"FROM \('?(MINVALUE|-?\d+)'?\) TO \('?(\d+)'?\)")
 
 _logger = structlog.get_logger(__name__)
@@ -66,9 +65,7 @@ async def turn_days(connection: Connection, *, before: datetime, now: datetime) 
             await connection.execute(text("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE"))
             await connection.execute(text(f"DROP TABLE {', '.join(old)}"))
             _logger.info("attempts.days_dropped", partitions=old)
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
-            raise
+    except asyncpg.LockNotAvailableError:
         _logger.info("attempts.days_later")
         await connection.execute(text("ROLLBACK TO SAVEPOINT days"))
 

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Mapping
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, NotSupportedError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import NullPool
 
 POSTGRES = ("postgresql://", "postgres://")
 CONNECT_SECONDS = 5
@@ -16,7 +15,7 @@ CONNECTIONS = 8
 WORK_SECONDS = 30
 """One piece of work at most, from its first statement to its last: a server that has stopped answers nothing at all."""
 
-FAULTS = (DBAPIError, NoConnectionFree, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+FAULTS = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """What a server that is away, stopped or overwhelmed comes to. TimeoutError is an OSError."""
 
 _ROLLED_BACK = frozenset({"40001", "40P01"})
@@ -33,8 +32,12 @@ _EVERY_SESSION = {
     "synchronous_commit": "on",  # whatever the server does for others; what may be lost is said by each transaction
     "jit": "off",  # takes longer than any statement here
 }
-_READERS = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
-_WRITERS = {"default_transaction_isolation": "read committed"}
+READERS = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
+"""They only read, each transaction one state throughout."""
+WRITERS = {"default_transaction_isolation": "read committed"}
+"""Each statement sees what was committed before it."""
+STATEMENTS_KEPT = 500
+"""Prepared by a connection: those that are sent time and again."""
 
 
 async def connect(url: str, settings: Mapping[str, str] | None = None) -> asyncpg.Connection:
@@ -43,21 +46,22 @@ async def connect(url: str, settings: Mapping[str, str] | None = None) -> asyncp
     Raises:
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: see `FAULTS`.
     """
-    return await asyncpg.connect(url, timeout=CONNECT_SECONDS, server_settings={**_EVERY_SESSION, **(settings or {})})
+    return await asyncpg.connect(
+        url,
+        timeout=CONNECT_SECONDS,
+        server_settings={**_EVERY_SESSION, **(settings or {})},
+        statement_cache_size=STATEMENTS_KEPT,
+        max_cached_statement_lifetime=0,  # for as long as the connection
+    )
 
 
-def engine(url: str, *, writers: bool) -> AsyncEngine:
-    """Connections that write, each transaction seeing what was committed before each of its statements; or that only
-    read, each seeing one state throughout."""
-    settings = _WRITERS if writers else _READERS
+def as_alchemy(url: str) -> AsyncEngine:
+    """A connection that writes, by way of SQLAlchemy, which migrations need."""
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect(url, settings),
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=CONNECTIONS,
-        max_overflow=0,
+        async_creator=lambda: connect(url, WRITERS),
+        poolclass=NullPool,
         hide_parameters=True,  # they may be secrets, and errors are logged
-        pool_timeout=CONNECT_SECONDS,
     )
 
 
@@ -74,11 +78,8 @@ def check_url(url: str) -> None:
 
 def may_be_repeated(error: BaseException) -> bool:
     """Whether work that failed so, before its commit, may succeed if it is done again at once."""
-    if isinstance(error, NotSupportedError):  # prepared before another process migrated the tables
+    if isinstance(error, asyncpg.InvalidCachedStatementError):  # prepared before another process migrated the tables
         return True
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None)
-        return error.connection_invalidated or state in _ROLLED_BACK | _AWAY
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in _ROLLED_BACK | _AWAY
     return isinstance(error, ConnectionError)

@@ -1,47 +1,19 @@
 """A transaction with SQLite, as the stores use it: each statement is one step, taken wherever `run` takes it."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect, Executable
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from gateway.storage.connection import Parameters
-from gateway.storage.engines.sqlite.statements import DIALECT, Statements
+from gateway.storage.engines.found import Found
 from gateway.storage.engines.sqlite.steps import Runs
+from gateway.storage.engines.statements import Statements
 
+DIALECT = SQLiteDialect_pysqlite()
 _NOTHING: Mapping[str, Any] = {}
-
-
-class SqliteRows:
-    """`gateway.storage.connection.Rows`, all of them in memory."""
-
-    def __init__(self, rows: Sequence[Any], rowcount: int) -> None:
-        self._rows = rows
-        self.rowcount = rowcount
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
-
-    def all(self) -> Sequence[Any]:
-        return self._rows
-
-    def one(self) -> Any:  # noqa: ANN401 - a row
-        """Raises:
-        LookupError: there is none, or there are several.
-        """
-        if len(self._rows) != 1:
-            raise LookupError(f"{len(self._rows)} rows where there is to be one")
-        return self._rows[0]
-
-    def one_or_none(self) -> Any:  # noqa: ANN401
-        return self.one() if self._rows else None
-
-    def scalar_one(self) -> Any:  # noqa: ANN401
-        return self.one()[0]
-
-    def scalars(self) -> "SqliteRows":
-        return SqliteRows([row[0] for row in self._rows], self.rowcount)
 
 
 class SqliteConnection:
@@ -60,7 +32,7 @@ class SqliteConnection:
     def dialect(self) -> Dialect:
         return DIALECT
 
-    async def execute(self, statement: Executable, parameters: Parameters | None = None) -> SqliteRows:
+    async def execute(self, statement: Executable, parameters: Parameters | None = None) -> Found:
         """Raises:
         sqlite3.Error
         """
@@ -79,13 +51,13 @@ class SqliteConnection:
             return found, cursor.description, cursor.rowcount
 
         found, description, rowcount = await self._run(step)
-        return SqliteRows(prepared.read(found, description) if found else (), rowcount)
+        return Found(prepared.read(found, lambda: [column[0] for column in description]) if found else (), rowcount)
 
     async def scalar(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
         rows = (await self.execute(statement, parameters)).all()
         return rows[0][0] if rows else None
 
-    async def _execute_many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]]) -> SqliteRows:
+    async def _execute_many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]]) -> Found:
         if not parameters:
             return await self.execute(statement)
         prepared, constants = self._statements.prepared(statement, tuple(parameters[0]))
@@ -97,7 +69,7 @@ class SqliteConnection:
             self._ensure_begun()
             return self._raw.executemany(sql, values).rowcount
 
-        return SqliteRows((), await self._run(step))
+        return Found((), await self._run(step))
 
     def _ensure_begun(self) -> None:
         if self._begin is not None:

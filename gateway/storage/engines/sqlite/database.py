@@ -18,10 +18,10 @@ from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.sqlite import file
 from gateway.storage.engines.sqlite.checkpoints import Checkpoints
-from gateway.storage.engines.sqlite.connection import SqliteConnection
+from gateway.storage.engines.sqlite.connection import DIALECT, SqliteConnection
 from gateway.storage.engines.sqlite.readers import Readers
-from gateway.storage.engines.sqlite.statements import Statements
 from gateway.storage.engines.sqlite.steps import InPlace, InThread, to_its_end
+from gateway.storage.engines.statements import Statements
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
 from gateway.times import now as system_clock
@@ -52,7 +52,7 @@ class SqliteDatabase(Database):
         super().__init__(clock=clock, seal=seal, whole=whole)
         self._sync = sync
         self._path = path_of(url)
-        self.statements = Statements()
+        self.statements = Statements(DIALECT)
         self._durable = True
 
     async def __aenter__(self) -> Self:

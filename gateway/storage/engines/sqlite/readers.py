@@ -9,8 +9,8 @@ from pathlib import Path
 from gateway.errors import StorageUnavailable
 from gateway.storage.engines.sqlite import file
 from gateway.storage.engines.sqlite.connection import SqliteConnection
-from gateway.storage.engines.sqlite.statements import Statements
 from gateway.storage.engines.sqlite.steps import InThread
+from gateway.storage.engines.statements import Statements
 
 READERS = 4
 PATIENCE_SECONDS = 30.0

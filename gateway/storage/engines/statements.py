@@ -1,6 +1,6 @@
-"""SQLAlchemy's statements as sqlite3 takes them: SQL and values in, rows out.
+"""SQLAlchemy's statements as drivers take them: SQL and values in, rows out.
 
-    statement ──compile, once──▶ Prepared ──bind(values)──▶ (SQL, values) ──sqlite3──▶ read(tuples) ──▶ rows
+    statement ──compile, once──▶ Prepared ──bind(values)──▶ (SQL, values) ──driver──▶ read(tuples) ──▶ rows
 
 SQLAlchemy writes the SQL and knows the types. To run it by way of its own connections costs 100 us a statement and
 500 us a transaction, where SQLite takes 2 and 12: that was most of what an event cost.
@@ -14,12 +14,9 @@ from threading import Lock
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Executable
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy import Dialect, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
-
-DIALECT = SQLiteDialect_pysqlite()
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +30,20 @@ _Values = tuple[Any, ...]
 class Prepared:
     """A statement compiled, for values of the same names."""
 
-    def __init__(self, statement: Executable, compiled: SQLCompiler) -> None:
+    def __init__(self, statement: Executable, compiled: SQLCompiler, floats: object) -> None:
         self._compiled = compiled
         parameters = compiled.bind_names.items()
-        self._converters = {name: _to_sqlite(parameter.type) for parameter, name in parameters}
+        dialect = compiled.dialect
+        self._converters = {name: _to_driver(parameter.type, dialect) for parameter, name in parameters}
         self._lists = sorted(name for parameter, name in parameters if parameter.expanding)
         self._sql, self._names = compiled.string, tuple(compiled.positiontup or ())
         self._converts = [(name, self._converters[name]) for name in self._names]
         columns = list(getattr(statement, "selected_columns", ()))
         self._row = _row_type(tuple(column.key for column in columns)) if columns else None
-        self._readers = [(at, read) for at, column in enumerate(columns) if (read := _from_sqlite(column.type))]
+        readers = [_from_driver(column.type, dialect, floats) for column in columns]
+        self._readers = [(at, read) for at, read in enumerate(readers) if read is not None]
+        self.only_changes = compiled.isinsert or compiled.isupdate or compiled.isdelete
+        """It answers how many rows it has changed, and none of them."""
         self._of_lengths = lru_cache(_LENGTHS_AT_MOST)(self._expanded)
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, _Values]:
@@ -59,10 +60,11 @@ class Prepared:
     def bind_many(self, values: Iterable[Mapping[str, Any]]) -> tuple[str, list[_Values]]:
         return self._sql, [self._in_order(each) for each in values]
 
-    def read(self, found: Sequence[_Values], description: Any) -> list[Any]:  # noqa: ANN401 - sqlite3's own
-        """*found* as rows, values as SQLAlchemy's types make them."""
+    def read(self, found: Iterable[Iterable[Any]], names: Callable[[], Iterable[str]]) -> list[Any]:
+        """*found* as rows, values as SQLAlchemy's types make them. *names*: of its columns, asked where the statement
+        does not say."""
         if self._row is None:
-            self._row = _row_type(tuple(column[0] for column in description))
+            self._row = _row_type(tuple(names()))
         make: Callable[[Iterable[Any]], Any] = self._row._make  # type: ignore[attr-defined] # a namedtuple's own
         if not self._readers:
             return [make(each) for each in found]
@@ -98,15 +100,20 @@ class Prepared:
 
 
 class Statements:
-    """Prepares each statement once: by itself while it lives, and by its shape, as long as there are not too many."""
+    """Prepares each statement once: by itself while it lives, and by its shape, as long as there are not too many.
 
-    def __init__(self) -> None:
+    *floats* is what the driver calls the type of floating-point columns, where *dialect* asks for that.
+    """
+
+    def __init__(self, dialect: Dialect, floats: object = None) -> None:
+        self._dialect = dialect
+        self._floats = floats
         self._by_itself: WeakKeyDictionary[Executable, dict[tuple[str, ...], tuple[Prepared, Mapping[str, Any]]]]
         self._by_itself = WeakKeyDictionary()
         self._by_shape: dict[Any, Prepared] = {}
         self._shaping = Lock()
-        self.listeners: list[Callable[[str, _Values], None]] = []
-        """Are told of each statement that is sent, and its values: of many, the first."""
+        self.listeners: list[Callable[[str, Sequence[Any]], None]] = []
+        """Are told of each statement that is sent, and its values: of many that are sent with it, the first."""
 
     def prepared(self, statement: Executable, names: tuple[str, ...]) -> tuple[Prepared, Mapping[str, Any]]:
         """*statement* for values of *names*, and the values that stand in it."""
@@ -121,7 +128,7 @@ class Statements:
         """How many are prepared by their shape."""
         return len(self._by_shape)
 
-    def tell(self, sql: str, values: _Values) -> None:
+    def tell(self, sql: str, values: Sequence[Any] = ()) -> None:
         # Never the values: there are payloads and secrets among them.
         log.debug("%s", sql)
         for listener in self.listeners:
@@ -143,9 +150,9 @@ class Statements:
 
     def _compiled(self, statement: Executable, names: tuple[str, ...], key: Any) -> Prepared:  # noqa: ANN401
         compiled = statement.compile(  # type: ignore[attr-defined] # every statement of ours is a clause
-            dialect=DIALECT, column_keys=list(names), cache_key=key
+            dialect=self._dialect, column_keys=list(names), cache_key=key
         )
-        return Prepared(statement, cast("SQLCompiler", compiled))
+        return Prepared(statement, cast("SQLCompiler", compiled), self._floats)
 
 
 def _padded(some: Sequence[Any]) -> list[Any]:
@@ -160,9 +167,9 @@ def _row_type(names: tuple[str, ...]) -> type[tuple[Any, ...]]:
     return namedtuple("Row", names, rename=True)  # noqa: PYI024 - the names are known only now
 
 
-def _to_sqlite(type_: TypeEngine[Any]) -> _Convert | None:
-    return type_.dialect_impl(DIALECT).bind_processor(DIALECT)
+def _to_driver(type_: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
+    return type_.dialect_impl(dialect).bind_processor(dialect)
 
 
-def _from_sqlite(type_: TypeEngine[Any]) -> _Convert | None:
-    return type_.dialect_impl(DIALECT).result_processor(DIALECT, None)
+def _from_driver(type_: TypeEngine[Any], dialect: Dialect, floats: object) -> _Convert | None:
+    return type_.dialect_impl(dialect).result_processor(dialect, floats)
