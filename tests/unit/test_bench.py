@@ -2,6 +2,9 @@
 
 import asyncio
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,8 @@ from gateway.bench.marks import batch_json, event_json, marks_in
 from gateway.bench.report import document, is_void, remarks
 from gateway.bench.roles.framing import Messages, post, post_head, status_of
 from gateway.bench.roles.readers import Crowd, Stream
+from gateway.bench.stage import Published, compared
+from gateway.bench.usage import cpu_seconds, family, most_resident_bytes, resident_bytes
 from tests.fakes.clock import START
 
 BALANCED = Ledger(published=10, delivered=9, dead=1)
@@ -192,3 +197,56 @@ async def test_a_crowd_is_complete_when_what_was_accepted_has_come() -> None:
         feed(crowd, stream, b"data: %b\n\n" % event_json(number, 0.0, "books", 200), 50)
     found = await report
     assert (found["came"], found["counts"], found["again"]) == ([f"{0b101:x}"], [], 0)
+
+
+async def test_a_stream_that_comes_back_may_have_its_first_events_with_its_beginning() -> None:
+    crowd = Crowd()
+    await crowd.expect(events=2, reading=1, streams=2)
+    crowd.streams = [Stream(b"", b"\nid: ", crowd, place=place) for place in range(2)]
+    frames = b"".join(b"id: x-%d\ndata: %b\n\n" % (n, event_json(n, 0.0, "books", 200)) for n in range(2))
+    for stream in crowd.streams:
+        crowd.assign(stream)
+        feed(crowd, stream, b"retry: 3000\n\n" + frames, 100_000)
+    found = await crowd.report(refused=0, patience=60)
+    assert (found["came"], found["counts"]) == ([f"{0b11:x}"], [2])
+
+
+async def test_where_each_event_is_for_one_stream_another_that_gets_it_is_strange() -> None:
+    crowd = Crowd()
+    crowd.streams = [Stream(b"", b"begun", crowd, place=place) for place in range(2)]
+    await crowd.expect(events=4, reading=2, spread=True)
+    for stream, numbers in zip(crowd.streams, ([0, 2], [1, 2]), strict=True):
+        feed(crowd, stream, b"begun\n", 6)
+        feed(crowd, stream, b"".join(b"data: %b\n\n" % event_json(n, 0.0, "books", 200) for n in numbers), 100)
+    found = await crowd.report(refused=0, patience=60)
+    assert (found["came"], found["counts"], found["strange"]) == ([f"{0b0111:x}"], [], 1)
+
+
+def test_figures_are_compared_by_their_names_and_what_was_lost_there_counts() -> None:
+    lost = Ledger(published=1, delivered=0)
+    found = compared(a_reading(30.0), a_reading(10.0, ledger=lost))
+    assert [value.baseline for value in found.values] == [10.0]
+    assert (found.ledger, found.ledger.balances) == (BALANCED + lost, False)
+
+
+def test_what_was_there_before_is_published_whole() -> None:
+    assert Published.before(3).accepted == numbers_in([0, 1, 2], 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_process_is_looked_at_with_its_children() -> None:
+    alone = resident_bytes(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert {os.getpid(), child.pid} <= set(family(os.getpid()))
+        together, its_own = resident_bytes(os.getpid()), resident_bytes(child.pid)
+        assert alone is not None
+        assert together is not None
+        assert its_own is not None
+        assert its_own < together
+        assert cpu_seconds(os.getpid()) is not None
+        assert (most_resident_bytes(os.getpid()) or 0) >= alone
+        child.stdin.close()
+    assert child.pid not in family(os.getpid())
+    assert cpu_seconds(child.pid) is None
+    assert resident_bytes(child.pid) is None
