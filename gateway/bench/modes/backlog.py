@@ -11,6 +11,7 @@ from gateway.bench.figures import Reading, Value
 from gateway.bench.stage import (
     BATCH,
     BATCH_CONNECTIONS,
+    PATIENCE_SECONDS,
     Place,
     Published,
     Sizes,
@@ -29,7 +30,8 @@ EVENTS = 1_000
 IN_FLIGHT = 8
 NONE = 10
 """Of so many events one is published to the gateway that owes nothing; of as many of these one in its warm-up."""
-PATIENCE_SECONDS = 3_600
+SLOWEST = 500
+"""Deliveries a second: whoever sends fewer is not waited for to the end."""
 MOST = "gateway memory, at most"
 
 
@@ -98,13 +100,14 @@ class _Bench:
         """What comes of *published*, where *before* events were settled before."""
         assert target.pid is not None, "a gateway of our own"  # noqa: S101 - it was started here
         assert target.started_in is not None  # noqa: S101
-        report = await self._receiver.ask("report", refused=published.refused.bit_count(), patience=PATIENCE_SECONDS)
         events = published.accepted.bit_count()
         made = events * self._subscriptions
+        patience = PATIENCE_SECONDS + made / SLOWEST
+        report = await self._receiver.ask("report", refused=published.refused.bit_count(), patience=patience)
         async with Api(target) as api:
-            settled_at = await api.delivered((before + events) * self._subscriptions, patience=PATIENCE_SECONDS)
+            settled_at = await api.delivered((before + events) * self._subscriptions, patience=patience)
             usages = meter.usages()
-            _, dead = await api.settled(ids, before + events, patience=PATIENCE_SECONDS)
+            _, dead = await api.settled(ids, before + events, patience=patience)
         most = most_resident_bytes(target.pid)
         micros = cpu_micros(usages, made)
         return Reading(
