@@ -207,7 +207,7 @@ async def test_a_stream_that_comes_back_may_have_its_first_events_with_its_begin
     for stream in crowd.streams:
         crowd.assign(stream)
         feed(crowd, stream, b"retry: 3000\n\n" + frames, 100_000)
-    found = await crowd.report(refused=0, patience=60)
+    found = await crowd.report(refused=0, patience=5)
     assert (found["came"], found["counts"]) == ([f"{0b11:x}"], [2])
 
 
@@ -218,7 +218,7 @@ async def test_where_each_event_is_for_one_stream_another_that_gets_it_is_strang
     for stream, numbers in zip(crowd.streams, ([0, 2], [1, 2]), strict=True):
         feed(crowd, stream, b"begun\n", 6)
         feed(crowd, stream, b"".join(b"data: %b\n\n" % event_json(n, 0.0, "books", 200) for n in numbers), 100)
-    found = await crowd.report(refused=0, patience=60)
+    found = await crowd.report(refused=0, patience=5)
     assert (found["came"], found["counts"], found["strange"]) == ([f"{0b0111:x}"], [], 1)
 
 
