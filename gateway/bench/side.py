@@ -133,7 +133,7 @@ class Side:
 
     async def paced(self, streams: int, library: str, rate: float) -> Load:
         """Events one by one; each number of each stream is read."""
-        seconds = self.sizes.seconds
+        seconds = self.sizes.paced_seconds
         work = pace(self.publisher, self.target, library, self.sizes, rate=rate, seconds=seconds)
         return await self.load(streams, paced_events(rate, seconds), streams, work)
 

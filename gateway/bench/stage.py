@@ -14,6 +14,7 @@ from gateway.bench.ledger import Ledger, Numbers, account
 from gateway.bench.usage import Watched, resident_bytes
 
 BATCH, BATCH_CONNECTIONS = 100, 4
+PACED_SECONDS = 10.0
 PATIENCE_SECONDS = 120
 """For what was published to arrive, and to be settled."""
 
@@ -29,11 +30,16 @@ class Sizes:
     """Events that are in the log already, where that is what is measured."""
     workers: int = 2
     rate: float | None = None
-    seconds: float = 10.0
+    seconds: float | None = None
     connections: int = 64
     event_bytes: int = 270
     losing: int = 0
     """The receiver forgets every so manyth event: the ledger must not balance then."""
+
+    @property
+    def paced_seconds(self) -> float:
+        """How long events come one by one."""
+        return self.seconds or PACED_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

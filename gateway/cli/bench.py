@@ -37,7 +37,7 @@ MORE_THAN_NONE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--rate", type=MORE_THAN_NONE, help="Events a second: latency (200), stream and paced (20), selective (1,000)."
 )
-@click.option("--seconds", type=MORE_THAN_NONE, default=10, show_default=True, help="How long at that rate.")
+@click.option("--seconds", type=MORE_THAN_NONE, help="How long at that rate (10), or at a backlog (60).")
 @click.option("--connections", type=AT_LEAST_ONE, default=64, show_default=True, help="That single events go over.")
 @click.option("--event-bytes", type=click.IntRange(150, 200_000), default=270, show_default=True)
 @click.option("--url", help="A gateway that runs, instead of one of its own; it has to be let reach loopback.")
@@ -64,7 +64,7 @@ def command(
     history: int,
     workers: int,
     rate: float | None,
-    seconds: float,
+    seconds: float | None,
     connections: int,
     event_bytes: int,
     url: str | None,
@@ -83,7 +83,7 @@ def command(
     statements                  a quarter of a minute
     stream, paced, selective    half a minute to a minute
     storm                       half a minute
-    backlog                     ten minutes for a million deliveries
+    backlog                     five minutes for a million deliveries, of which it sends those of one
     growth                      ten minutes for a log of ten million events, and 5 GB
     workers                     a minute; needs --server
     all                         the first eight, one after the other

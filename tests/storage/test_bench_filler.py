@@ -31,6 +31,7 @@ async def test_each_event_is_owed_to_each_subscription_and_the_fan_out_has_nothi
     receivers = [f"http://127.0.0.1:9/{place}" for place in range(3)]
     ids = (await filler.subscribe(url=url, library="books", receivers=receivers, in_flight=4))["ids"]
     await filler.owe(url=url, library="books", ids=ids, events=5, size=200)
+    assert (await filler.books(url=url, ids=ids))["books"] == [[0, 0, 5]] * 3
     async with database_of(url, clock=clock) as database:
         stores = Stores.over(database, clock)
         owed = {id_: (await stores.deliveries.due(id_, now=datetime.now(UTC), limit=100)).deliveries for id_ in ids}

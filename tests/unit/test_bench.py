@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.bench.figures import Figure, Reading, Spread, Usage, Value, measurement, percentile
-from gateway.bench.ledger import Ledger, account, account_by_count, numbers_in, numbers_of
+from gateway.bench.ledger import Books, Ledger, account, account_by_count, account_of_books, numbers_in, numbers_of
 from gateway.bench.marks import batch_json, event_json, marks_in
 from gateway.bench.report import document, is_void, remarks
 from gateway.bench.roles.framing import Messages, post, post_head, status_of
@@ -80,6 +80,7 @@ def test_a_percentile_is_not_exceeded_by_so_many(values: list[float], percent: f
     [
         (Ledger(published=3, delivered=3), 0, True),
         (Ledger(published=3, delivered=2, dead=1), 0, True),
+        (Ledger(published=3, delivered=1, dead=1, owed=1), 0, True),
         (Ledger(published=3, delivered=2), 1, False),
         (Ledger(published=3, delivered=3, dead=1), -1, False),
         (Ledger(published=3, delivered=3, strange=1), 0, False),
@@ -95,8 +96,8 @@ def test_a_ledger_balances_when_nothing_is_missing_and_nothing_strange(
 
 
 def test_ledgers_add_up() -> None:
-    one = Ledger(published=1, delivered=2, dead=3, again=4, strange=5, refused=6)
-    assert one + one == Ledger(published=2, delivered=4, dead=6, again=8, strange=10, refused=12)
+    one = Ledger(published=1, delivered=2, dead=3, again=4, strange=5, refused=6, owed=7)
+    assert one + one == Ledger(published=2, delivered=4, dead=6, again=8, strange=10, refused=12, owed=14)
 
 
 def test_what_was_refused_may_have_come_and_what_nobody_published_may_not() -> None:
@@ -112,6 +113,14 @@ def test_what_was_refused_may_have_come_and_what_nobody_published_may_not() -> N
 def test_one_stream_that_got_too_much_does_not_make_up_for_one_that_got_too_little() -> None:
     ledger = account_by_count(accepted=5, refused=0, counts=[4, 6])
     assert (ledger.published, ledger.delivered, ledger.strange, ledger.balances) == (10, 9, 1, False)
+
+
+def test_what_the_books_call_delivered_has_to_have_come_and_what_came_may_be_owed() -> None:
+    books = [Books(delivered=2, dead=1, owed=1), Books(delivered=3, dead=0, owed=1)]
+    came = [numbers_in([0, 1, 2], 4), numbers_in([0, 1], 4)]
+    ledger = account_of_books(events=4, books=books, came=came, strange=0, again=0)
+    assert (ledger.published, ledger.delivered, ledger.dead, ledger.owed) == (8, 4, 1, 2)
+    assert (ledger.missing, ledger.balances) == (1, False)
 
 
 @given(st.lists(st.integers(0, 3), max_size=200))

@@ -1,25 +1,26 @@
 """`backlog`: a gateway that starts with many deliveries owed already, beside one that owes none.
 
-filler ─▶ the log, subscriptions, deliveries, offline ─▶ gateway starts ─▶ sends all of it ─▶ all settled
+filler ─▶ the log, subscriptions, deliveries, offline ─▶ gateway starts ─▶ sends for a while ─▶ ends ─▶ its books
 """
 
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 
 from gateway.bench.api import Api
 from gateway.bench.crew import Child, Crew, Target
-from gateway.bench.figures import Reading, Value
+from gateway.bench.figures import Reading, Usage, Value
+from gateway.bench.ledger import Books, Ledger, account_of_books
 from gateway.bench.stage import (
     BATCH,
-    BATCH_CONNECTIONS,
     PATIENCE_SECONDS,
     Place,
-    Published,
     Sizes,
     account_of_received,
     compared,
     cpu_micros,
     flood,
     new_library,
+    report_of,
     watched,
 )
 from gateway.bench.usage import Meter, most_resident_bytes
@@ -28,10 +29,11 @@ SUBSCRIPTIONS = 1_000
 EVENTS = 1_000
 """Each owed to each subscription."""
 IN_FLIGHT = 8
-NONE = 10
-"""Of so many events one is published to the gateway that owes nothing; of as many of these one in its warm-up."""
-SLOWEST = 500
-"""Deliveries a second: whoever sends fewer is not waited for to the end."""
+SECONDS = 60.0
+"""For so long the backlog is sent from; it need not come to its end."""
+NONE = 100
+"""Of so many events one is published to the gateway that owes nothing."""
+WARM_UP_EVENTS = 1
 MOST = "gateway memory, at most"
 
 
@@ -39,94 +41,146 @@ async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
     """How long it takes to start, how fast it sends, and what it holds in memory."""
     place.must_be_own()
     filler, publisher, receiver = [await crew.hire(role) for role in ("filler", "publisher", "receiver")]
-    port = (await receiver.ask("listen"))["port"]
-    bench = _Bench(crew, filler, publisher, receiver, port, sizes)
+    bench = _Bench(
+        crew=crew,
+        filler=filler,
+        publisher=publisher,
+        receiver=receiver,
+        port=(await receiver.ask("listen"))["port"],
+        sizes=sizes,
+    )
     none = await bench.none()
     return [_with_growth(compared(await bench.owed(), none))]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filled:
+    """A database with subscriptions to *library*."""
+
+    url: str
+    library: str
+    ids: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Bench:
-    def __init__(self, crew: Crew, filler: Child, publisher: Child, receiver: Child, port: int, sizes: Sizes) -> None:
-        self._crew = crew
-        self._filler, self._publisher, self._receiver = filler, publisher, receiver
-        self._sizes = sizes
-        self._subscriptions = sizes.subscriptions or SUBSCRIPTIONS
-        self._events = sizes.events or EVENTS
-        self._urls = [f"http://127.0.0.1:{port}/{place}" for place in range(self._subscriptions)]
+    crew: Crew
+    filler: Child
+    publisher: Child
+    receiver: Child
+    port: int
+    sizes: Sizes
+
+    @property
+    def subscriptions(self) -> int:
+        return self.sizes.subscriptions or SUBSCRIPTIONS
+
+    @property
+    def events(self) -> int:
+        return self.sizes.events or EVENTS
 
     async def none(self) -> Reading:
-        """As many subscriptions, to which nothing is owed: events are published, and sent as they come."""
-        url, library, ids = await self._subscribed()
-        target = await self._crew.gateway(url)
-        some = max(1, self._events // NONE)
-        warm_up = max(1, some // NONE)
-        await self._publish(target, library, ids, warm_up, before=0)
-        reading = await self._publish(target, library, ids, some, before=warm_up)
+        """As many subscriptions, to which nothing is owed: a few events are published, and sent as they come."""
+        filled = await self._subscribed()
+        target = await self.crew.gateway(filled.url)
+        idle = _most(target)
+        await self._publish(target, filled, WARM_UP_EVENTS, before=0)
+        rate, usages, ledger = await self._publish(target, filled, max(1, self.events // NONE), before=WARM_UP_EVENTS)
         await target.end()
-        return reading
+        return self._reading(target, rate, usages, ledger, ledger.delivered, idle)
 
     async def owed(self) -> Reading:
         """All of it is owed before the gateway is there."""
-        url, library, ids = await self._subscribed()
-        await self._filler.ask(
-            "owe", url=url, library=library, ids=ids, events=self._events, size=self._sizes.event_bytes
+        filled = await self._subscribed()
+        await self.filler.ask(
+            "owe",
+            url=filled.url,
+            library=filled.library,
+            ids=filled.ids,
+            events=self.events,
+            size=self.sizes.event_bytes,
         )
-        await self._expect(self._events)
-        target = await self._crew.gateway(url)
-        meter = Meter(watched(target, self._receiver))
-        return await self._reading(target, ids, Published.before(self._events), meter, before=0)
+        await self._expect(self.events)
+        target = await self.crew.gateway(filled.url)
+        async with Api(target) as api:
+            first, began = await api.total_delivered(), time.monotonic()
+            meter = Meter(watched(target, self.receiver))
+            await self.receiver.ask("report", refused=0, patience=self.sizes.seconds or SECONDS)
+            settled, seconds = await api.total_delivered() - first, time.monotonic() - began
+            usages = meter.usages()
+        most = _most(target)
+        await target.end()
+        return self._reading(target, settled / seconds, usages, await self._ledger(filled), settled, most)
 
-    async def _subscribed(self) -> tuple[str, str, list[str]]:
-        url, library = await self._crew.database(), new_library()
-        answer = await self._filler.ask(
-            "subscribe", url=url, library=library, receivers=self._urls, in_flight=IN_FLIGHT
-        )
-        return url, library, answer["ids"]
+    async def _subscribed(self) -> _Filled:
+        url, library = await self.crew.database(), new_library()
+        receivers = [f"http://127.0.0.1:{self.port}/{place}" for place in range(self.subscriptions)]
+        answer = await self.filler.ask("subscribe", url=url, library=library, receivers=receivers, in_flight=IN_FLIGHT)
+        return _Filled(url=url, library=library, ids=answer["ids"])
 
     async def _expect(self, events: int) -> None:
-        await self._receiver.ask("expect", receivers=self._subscriptions, events=events, losing=self._sizes.losing)
+        await self.receiver.ask("expect", receivers=self.subscriptions, events=events, losing=self.sizes.losing)
 
-    async def _publish(self, target: Target, library: str, ids: list[str], events: int, *, before: int) -> Reading:
+    async def _publish(
+        self, target: Target, filled: _Filled, events: int, *, before: int
+    ) -> tuple[float, tuple[Usage, ...], Ledger]:
+        """Deliveries a second of *events* published now, where as many as *before* were settled before."""
         await self._expect(events)
-        meter = Meter(watched(target, self._receiver))
+        meter = Meter(watched(target, self.receiver))
         published = await flood(
-            self._publisher, target, library, self._sizes, events=events, batch=BATCH, connections=BATCH_CONNECTIONS
+            self.publisher, target, filled.library, self.sizes, events=events, batch=BATCH, connections=1
         )
-        return await self._reading(target, ids, published, meter, before=before)
-
-    async def _reading(
-        self, target: Target, ids: list[str], published: Published, meter: Meter, *, before: int
-    ) -> Reading:
-        """What comes of *published*, where *before* events were settled before."""
-        assert target.pid is not None, "a gateway of our own"  # noqa: S101 - it was started here
-        assert target.started_in is not None  # noqa: S101
-        events = published.accepted.bit_count()
-        made = events * self._subscriptions
-        patience = PATIENCE_SECONDS + made / SLOWEST
-        report = await self._receiver.ask("report", refused=published.refused.bit_count(), patience=patience)
+        report = await report_of(self.receiver, published)
+        made = published.accepted.bit_count() * self.subscriptions
         async with Api(target) as api:
-            settled_at = await api.delivered((before + events) * self._subscriptions, patience=patience)
+            settled_at = await api.delivered(before * self.subscriptions + made, patience=PATIENCE_SECONDS)
             usages = meter.usages()
-            _, dead = await api.settled(ids, before + events, patience=patience)
-        most = most_resident_bytes(target.pid)
-        micros = cpu_micros(usages, made)
+        return made / (settled_at - published.began), usages, account_of_received(published, report, dead=0)
+
+    async def _ledger(self, filled: _Filled) -> Ledger:
+        """What the gateway left behind, beside what came."""
+        report = await self.receiver.ask("report", refused=0, patience=0)
+        found = (await self.filler.ask("books", url=filled.url, ids=filled.ids))["books"]
+        return account_of_books(
+            events=self.events,
+            books=[Books(delivered=delivered, dead=dead, owed=owed) for delivered, dead, owed in found],
+            came=[int(numbers, 16) for numbers in report["came"]],
+            strange=report["strange"],
+            again=report["again"],
+        )
+
+    def _reading(
+        self,
+        target: Target,
+        rate: float,
+        usages: tuple[Usage, ...],
+        ledger: Ledger,
+        units: int,
+        most: int | None,
+    ) -> Reading:
+        micros = cpu_micros(usages, max(1, units))
+        started = () if target.started_in is None else (Value(name="started", unit="s", value=target.started_in),)
         return Reading(
-            name=f"{self._events} events owed to each of {self._subscriptions} subscriptions",
+            name=f"{self.events} events owed to each of {self.subscriptions} subscriptions",
             values=(
-                Value(name="started", unit="s", value=target.started_in),
-                Value(name="settled", unit="deliveries/s", value=made / (settled_at - report["first"])),
+                *started,
+                Value(name="settled", unit="deliveries/s", value=rate),
                 *(() if micros is None else (Value(name="gateway CPU", unit="µs/delivery", value=micros),)),
                 *(() if most is None else (Value(name=MOST, unit="MiB", value=most / 2**20),)),
             ),
             usages=usages,
-            ledger=account_of_received(published, report, dead=dead),
+            ledger=ledger,
         )
+
+
+def _most(target: Target) -> int | None:
+    return None if target.pid is None else most_resident_bytes(target.pid)
 
 
 def _with_growth(reading: Reading) -> Reading:
     """What it takes of memory beyond one that owes nothing is a figure of its own."""
     more = [
-        Value(name="memory beyond that with none", unit="MiB", value=value.value - value.baseline)
+        Value(name="memory beyond one that has nothing to send", unit="MiB", value=value.value - value.baseline)
         for value in reading.values
         if value.name == MOST and value.baseline is not None
     ]

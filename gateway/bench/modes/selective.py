@@ -27,8 +27,8 @@ async def _reading(publisher: Child, readers: Child, target: Target, sizes: Size
     side = Side(publisher=publisher, readers=readers, target=target, sizes=sizes)
     rate = sizes.rate or RATE
     library = await side.join_each(streams)
-    await _load(side, library, streams, rate, min(sizes.seconds, WARM_UP_SECONDS))
-    load = await _load(side, library, streams, rate, sizes.seconds)
+    await _load(side, library, streams, rate, min(sizes.paced_seconds, WARM_UP_SECONDS))
+    load = await _load(side, library, streams, rate, sizes.paced_seconds)
     found = costs(target, load.usages, load.frames, "event", baseline=None)
     await side.leave()
     await target.end()

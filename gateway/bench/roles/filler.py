@@ -1,5 +1,5 @@
 """Fills a database that no gateway has open, by the gateway's own stores, in large transactions: a log that is long
-already, and deliveries that wait already."""
+already, and deliveries that wait already. And says what became of these."""
 
 import os
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from gateway.storage.database import Database
 from gateway.storage.engines import database_of
 from gateway.storage.fanout import SqlFanoutStore
 from gateway.storage.log import SqlEventLog
+from gateway.storage.rollups import SqlRollups
 from gateway.storage.subscriptions import SqlSubscriptionStore
 from gateway.subscriptions import Subscription
 from webhooks.signing import Secret
@@ -60,6 +61,14 @@ async def owe(*, url: str, library: str, ids: Sequence[str], events: int, size: 
     return {}
 
 
+async def books(*, url: str, ids: Sequence[str]) -> Answer:
+    """Of each subscription how many deliveries are delivered, dead, and owed."""
+    async with database_of(url) as database:
+        store = SqlRollups(database)
+        counts = [(await store.standing(one, since=datetime.now(UTC))).counts for one in ids]
+    return {"books": [[one["delivered"], one["dead"], one["pending"]] for one in counts]}
+
+
 async def _subscribe(store: SqlSubscriptionStore, library: str, receiver: str, in_flight: int) -> str:
     wanted = Subscription(
         id=str(TypeID("sub")),
@@ -94,4 +103,4 @@ async def _fan_out(database: Database, library: str, ids: Sequence[str]) -> None
 
 
 if __name__ == "__main__":
-    answer_calls({"lengthen": lengthen, "subscribe": subscribe, "owe": owe})
+    answer_calls({"lengthen": lengthen, "subscribe": subscribe, "owe": owe, "books": books})
