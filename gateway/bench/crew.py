@@ -215,6 +215,6 @@ async def _address(child: Child) -> tuple[str, int]:
 
 
 async def _ready(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=START_SECONDS) as client:
         while (await client.get("/health/ready")).status_code != 200:  # noqa: ASYNC110 - another process tells nobody
             await asyncio.sleep(0.05)
