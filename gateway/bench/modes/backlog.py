@@ -83,11 +83,11 @@ class _Bench:
         """As many subscriptions, to which nothing is owed: a few events are published, and sent as they come."""
         filled = await self._subscribed()
         target = await self.crew.gateway(filled.url)
-        idle = _most(target)
         await self._publish(target, filled, WARM_UP_EVENTS, before=0)
         rate, usages, ledger = await self._publish(target, filled, max(1, self.events // NONE), before=WARM_UP_EVENTS)
+        most = _most(target)
         await target.end()
-        return self._reading(target, rate, usages, ledger, ledger.delivered, idle)
+        return self._reading(target, rate, usages, ledger, ledger.delivered, most)
 
     async def owed(self) -> Reading:
         """All of it is owed before the gateway is there."""
@@ -180,7 +180,7 @@ def _most(target: Target) -> int | None:
 def _with_growth(reading: Reading) -> Reading:
     """What it takes of memory beyond one that owes nothing is a figure of its own."""
     more = [
-        Value(name="memory beyond one that has nothing to send", unit="MiB", value=value.value - value.baseline)
+        Value(name="memory beyond one that owes nothing", unit="MiB", value=value.value - value.baseline)
         for value in reading.values
         if value.name == MOST and value.baseline is not None
     ]
