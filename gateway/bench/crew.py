@@ -7,7 +7,8 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,18 @@ from typing import Any, Self
 import httpx
 import msgspec
 
+from gateway.bench.errors import BenchError
+from gateway.bench.servers import new_database
+
 START_SECONDS = 30
 END_SECONDS = 8
 """For the gateway, which drains; whoever is still there then is killed."""
 MAX_LINE_BYTES = 2**24
 SHOWN_CHARACTERS = 2_000
 _ROLES = "gateway.bench.roles"
-_SERVE = ("-c", "from gateway.cli import main; main()", "serve")
+_MAIN = "from gateway.cli import main; main()"
+_COUNTED = f"from gateway.bench.roles.counting import start; start(); {_MAIN}"
 _ADDRESS = re.compile(r"http://([^:/\s]+):(\d+)/v1")
-
-
-class BenchError(Exception):
-    """A benchmark cannot be run; its words are for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +39,19 @@ class Target:
     port: int
     key: str
     pid: int | None
+    child: "Child | None" = None
+    """The process, where it is one of ours."""
+    started_in: float | None = None
+    """Seconds from its process to the first answer that it is ready."""
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    async def end(self) -> None:
+        """End it now, if it is one of ours."""
+        if self.child is not None:
+            await self.child.end()
 
     @property
     def publishing(self) -> dict[str, Any]:
@@ -73,13 +83,20 @@ class Child:
             await self.process.stdin.drain()
         except ConnectionError:
             raise self.ended() from None
-        answer = msgspec.json.decode(await self.line() or b"{}")
+        line = await self.line()
+        while line and not line.startswith(b'{"'):  # a gateway has greeted before
+            line = await self.line()
+        answer = msgspec.json.decode(line or b"{}")
         if "error" in answer:
             raise BenchError(f"the {self.name} failed: {answer['error']}")
         found: dict[str, Any] | None = answer.get("answer")
         if found is None:
             raise self.ended()
         return found
+
+    async def statements(self) -> int:
+        """How many statements a gateway that counts them has sent to its database so far."""
+        return int((await self.ask("statements"))["statements"])
 
     async def line(self) -> bytes:
         assert self.process.stdout is not None  # noqa: S101 - it was started with pipes
@@ -102,10 +119,15 @@ class Child:
 
 
 class Crew:
-    """`async with Crew(directory) as crew`: at its end all its processes have ended, and its files are gone."""
+    """`async with Crew(directory) as crew`: at its end all its processes have ended, and its files are gone.
 
-    def __init__(self, directory: Path | None) -> None:
+    *server*: a PostgreSQL, by the URL of any of its databases, where databases are made instead, and dropped.
+    """
+
+    def __init__(self, directory: Path | None, server: str | None = None) -> None:
         self._parent = directory
+        self._server = server
+        self._databases = 0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -118,7 +140,7 @@ class Crew:
 
     async def hire(self, role: str) -> Child:
         """A process of `roles`."""
-        return await self._start(role.replace("_", " "), ("-m", f"{_ROLES}.{role}"), os.environ)
+        return await self.start(role.replace("_", " "), (sys.executable, "-m", f"{_ROLES}.{role}"), os.environ)
 
     async def baseline(self, role: str) -> tuple[Child, Target]:
         """One that stands in for the gateway."""
@@ -126,32 +148,52 @@ class Crew:
         port = (await child.ask("listen"))["port"]
         return child, Target(host="127.0.0.1", port=port, key="none", pid=child.pid)
 
-    async def gateway(self) -> Target:
-        """`gateway serve` on a database and a port of its own, ready."""
+    async def database(self) -> str:
+        """The URL of a new, empty one."""
+        self._databases += 1
+        if self._server is not None:
+            return await self._stack.enter_async_context(new_database(self._server))
+        name = "gateway" if self._databases == 1 else f"gateway{self._databases}"
+        return f"sqlite:///{self._directory / name}.db"
+
+    def directory(self, name: str) -> Path:
+        """For the files of somebody else."""
+        made = self._directory / name
+        made.mkdir()
+        return made
+
+    async def gateway(self, url: str | None = None, *, workers: int = 1, counted: bool = False) -> Target:
+        """`gateway serve` on a port of its own, ready; on the database at *url*, or else a new one.
+
+        *counted*: it can be asked for its `statements`.
+        """
         key = secrets.token_urlsafe(24)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         environment |= {
             "GATEWAY_HOST": "127.0.0.1",
             "GATEWAY_PORT": "0",
-            "GATEWAY_DATABASE_URL": f"sqlite:///{self._directory / 'gateway.db'}",
+            "GATEWAY_DATABASE_URL": url or await self.database(),
             "GATEWAY_ADMIN_KEY": key,
             "GATEWAY_DESTINATION_ALLOW": '["127.0.0.0/8"]',
         }
-        child = await self._start("gateway", _SERVE, environment)
+        several = () if workers == 1 else ("--workers", str(workers))
+        command = (sys.executable, "-c", _COUNTED if counted else _MAIN, "serve", *several)
+        began = time.monotonic()
+        child = await self.start("gateway", command, environment)
         try:
             host, port = await asyncio.wait_for(_address(child), START_SECONDS)
-            target = Target(host=host, port=port, key=key, pid=child.pid)
-            await asyncio.wait_for(_ready(target), START_SECONDS)
+            await asyncio.wait_for(_ready(f"http://{host}:{port}"), START_SECONDS)
         except TimeoutError:
             raise BenchError(f"the gateway did not start within {START_SECONDS} s") from None
-        return target
+        started_in = time.monotonic() - began
+        return Target(host=host, port=port, key=key, pid=child.pid, child=child, started_in=started_in)
 
-    async def _start(self, name: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> Child:
+    async def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Child:
+        """A process that is ended with the others."""
         log = self._directory / f"{name}.log"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
+                *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
@@ -172,7 +214,7 @@ async def _address(child: Child) -> tuple[str, int]:
     raise child.ended()
 
 
-async def _ready(target: Target) -> None:
-    async with httpx.AsyncClient(base_url=target.url, trust_env=False) as client:
+async def _ready(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=START_SECONDS) as client:
         while (await client.get("/health/ready")).status_code != 200:  # noqa: ASYNC110 - another process tells nobody
             await asyncio.sleep(0.05)

@@ -23,7 +23,7 @@ def numbers_in(chosen: Iterable[int], below: int) -> Numbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """`published = delivered + dead + missing`, for each who was to get them; and nothing may be missing."""
+    """`published = delivered + dead + owed + missing`, for each who was to get them; and nothing may be missing."""
 
     published: int
     """Answered that they are stored, for each who was to get them."""
@@ -31,6 +31,8 @@ class Ledger:
     """Of these: those that came, where they were to come."""
     dead: int = 0
     """Given up by the gateway."""
+    owed: int = 0
+    """Still to be sent when the gateway was ended, by its own books."""
     again: int = 0
     """Webhooks that came more than once, which they may."""
     strange: int = 0
@@ -41,7 +43,7 @@ class Ledger:
     @property
     def missing(self) -> int:
         """Less than 0: some that came are said to be dead."""
-        return self.published - self.delivered - self.dead
+        return self.published - self.delivered - self.dead - self.owed
 
     @property
     def balances(self) -> bool:
@@ -52,7 +54,17 @@ class Ledger:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        return {name: getattr(self, name) for name in ("published", "delivered", "dead", "again", "strange", "refused")}
+        names = ("published", "delivered", "dead", "owed", "again", "strange", "refused")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What a gateway's database says of one subscription's deliveries."""
+
+    delivered: int
+    dead: int
+    owed: int
 
 
 def account(*, accepted: Numbers, refused: Numbers, came: Numbers, strange: int = 0) -> Ledger:
@@ -72,4 +84,22 @@ def account_by_count(*, accepted: int, refused: int, counts: Sequence[int]) -> L
         delivered=sum(min(count, accepted) for count in counts),
         strange=sum(max(0, count - accepted - refused) for count in counts),
         refused=refused * len(counts),
+    )
+
+
+def account_of_books(
+    *, events: int, books: Sequence[Books], came: Sequence[Numbers], strange: int, again: int
+) -> Ledger:
+    """The ledger of receivers of which each was to get *events*, by the gateway's own *books* and by what *came*.
+
+    What came may be owed still: it was on its way when the gateway was ended, and is sent again. What is said to be
+    delivered has to have come.
+    """
+    return Ledger(
+        published=events * len(books),
+        delivered=sum(min(book.delivered, numbers.bit_count()) for book, numbers in zip(books, came, strict=True)),
+        dead=sum(book.dead for book in books),
+        owed=sum(book.owed for book in books),
+        again=again,
+        strange=strange,
     )

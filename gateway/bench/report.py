@@ -79,7 +79,8 @@ def _row(figure: Figure) -> tuple[str, str, str, str, str]:
 
 def _ledger_line(one: Measurement) -> str:
     ledger = one.ledger
-    ends = f"{ledger.delivered} delivered + {ledger.dead} dead + {ledger.missing} missing"
+    owed = f" + {ledger.owed} owed" if ledger.owed else ""
+    ends = f"{ledger.delivered} delivered + {ledger.dead} dead{owed} + {ledger.missing} missing"
     line = f"ledger: {ledger.published} published = {ends}"
     more = [f"{count} {word}" for word, count in (("again", ledger.again), ("strange", ledger.strange)) if count]
     return "; ".join([line, *more])

@@ -3,15 +3,41 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from gateway.bench import deliver, latency, publish, stream
 from gateway.bench.crew import Crew
 from gateway.bench.figures import Measurement, Reading, measurement
+from gateway.bench.modes import (
+    backlog,
+    deliver,
+    growth,
+    latency,
+    paced,
+    publish,
+    selective,
+    statements,
+    storm,
+    stream,
+    workers,
+)
 from gateway.bench.stage import Place, Sizes
 
 Mode = Callable[[Crew, Place, Sizes], Awaitable[list[Reading]]]
 MODES: Mapping[str, Mode] = MappingProxyType(
-    {"publish": publish.readings, "stream": stream.readings, "deliver": deliver.readings, "latency": latency.readings}
+    {
+        "publish": publish.readings,
+        "stream": stream.readings,
+        "deliver": deliver.readings,
+        "latency": latency.readings,
+        "paced": paced.readings,
+        "selective": selective.readings,
+        "storm": storm.readings,
+        "statements": statements.readings,
+        "backlog": backlog.readings,
+        "growth": growth.readings,
+        "workers": workers.readings,
+    }
 )
+SHORT = ("publish", "stream", "deliver", "latency", "paced", "selective", "storm", "statements")
+"""Those that take a minute or so, and need nothing that is not here."""
 
 
 async def run(
@@ -27,7 +53,7 @@ async def run(
         repeated = list[list[Reading]]()
         for number in range(1, repeats + 1):
             tell(f"{mode}, {number} of {repeats}")
-            async with Crew(place.directory) as crew:
+            async with Crew(place.directory, place.server) as crew:
                 repeated.append(await MODES[mode](crew, place, sizes))
         found += [measurement(mode, readings) for readings in zip(*repeated, strict=True)]
     return found

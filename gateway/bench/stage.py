@@ -2,17 +2,19 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.bench.crew import BenchError, Child, Crew, Target
-from gateway.bench.figures import Usage, Value
+from gateway.bench.crew import Child, Crew, Target
+from gateway.bench.errors import BenchError
+from gateway.bench.figures import Reading, Usage, Value
 from gateway.bench.ledger import Ledger, Numbers, account
 from gateway.bench.usage import Watched, resident_bytes
 
 BATCH, BATCH_CONNECTIONS = 100, 4
+PACED_SECONDS = 10.0
 PATIENCE_SECONDS = 120
 """For what was published to arrive, and to be settled."""
 
@@ -22,24 +24,41 @@ class Sizes:
     """How much is done. None: what suits the mode."""
 
     events: int | None = None
-    streams: int = 500
-    subscriptions: int = 1
+    streams: int | None = None
+    subscriptions: int | None = None
+    history: int = 10_000_000
+    """Events that are in the log already, where that is what is measured."""
+    workers: int = 2
     rate: float | None = None
-    seconds: float = 10.0
+    seconds: float | None = None
     connections: int = 64
     event_bytes: int = 270
     losing: int = 0
     """The receiver forgets every so manyth event: the ledger must not balance then."""
 
+    @property
+    def paced_seconds(self) -> float:
+        """How long events come one by one."""
+        return self.seconds or PACED_SECONDS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where it is done. *url* None: a gateway of its own, with its database in *directory*."""
+    """Where it is done. *url* None: a gateway of its own, with its database in *directory*, or on the PostgreSQL at
+    *server*."""
 
     url: str | None = None
     key: str | None = None
     pid: int | None = None
     directory: Path | None = None
+    server: str | None = None
+
+    def must_be_own(self) -> None:
+        """Raises:
+        BenchError: it is somebody's gateway that runs, whose database is not for us to fill.
+        """
+        if self.url is not None:
+            raise BenchError("this needs gateways of its own: leave --url out")
 
 
 async def the_gateway(crew: Crew, place: Place) -> Target:
@@ -74,9 +93,17 @@ async def flood(
 
 
 async def pace(
-    publisher: Child, target: Target, library: str, sizes: Sizes, *, rate: float, seconds: float
+    publisher: Child,
+    target: Target,
+    library: str,
+    sizes: Sizes,
+    *,
+    rate: float,
+    seconds: float,
+    batch: int = 1,
+    libraries: int = 0,
 ) -> "Published":
-    """Publish one by one, each when it is due."""
+    """Publish each event when it is due, so many in one request. *libraries*: see `roles.publisher`."""
     answer = await publisher.ask(
         "pace",
         library=library,
@@ -84,6 +111,8 @@ async def pace(
         rate=rate,
         size=sizes.event_bytes,
         connections=sizes.connections,
+        batch=batch,
+        libraries=libraries,
         **target.publishing,
     )
     return Published.of(answer)
@@ -111,6 +140,12 @@ class Published:
         if not accepted:
             raise BenchError("not one event was accepted: does the key hold, and may it publish?")
         return cls(**{**answer, "accepted": accepted, "refused": refused})
+
+    @classmethod
+    def before(cls, events: int) -> "Published":
+        """*events* that were in the log before anything began."""
+        nothing = dict.fromkeys(("began", "seconds", "answered_p50", "answered_p99", "sent_late_p99"), 0.0)
+        return cls(accepted=2**events - 1, refused=0, **nothing)
 
 
 def account_of_received(published: Published, report: dict[str, Any], *, dead: int) -> Ledger:
@@ -146,13 +181,16 @@ def watched(target: Target, *loads: Child, beside: str = "") -> list[Watched]:
 class Beside:
     """What a baseline did: *units* at *rate* a second."""
 
-    rate: float
+    rate: float | None
     units: int
     usages: tuple[Usage, ...]
 
     @property
     def micros(self) -> float | None:
         return cpu_micros(self.usages, self.units)
+
+
+NOTHING = Beside(rate=None, units=0, usages=())
 
 
 def costs(
@@ -175,6 +213,16 @@ def costs(
 def cpu_micros(usages: Sequence[Usage], units: int) -> float | None:
     """Microseconds of the processor for each of *units*, of what is measured."""
     return next((usage.cpu_seconds * 1e6 / units for usage in usages if not usage.is_load), None)
+
+
+def compared(reading: Reading, beside: Reading) -> Reading:
+    """*reading*, whose figures are compared to those of the same names in *beside*; what was lost there counts too."""
+    baselines = {value.name: value.value for value in beside.values}
+    return replace(
+        reading,
+        values=tuple(replace(value, baseline=baselines.get(value.name)) for value in reading.values),
+        ledger=reading.ledger + beside.ledger,
+    )
 
 
 def milliseconds(name: str, seconds: float | None, baseline: float | None = None) -> Value:

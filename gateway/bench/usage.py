@@ -9,7 +9,6 @@ from pathlib import Path
 from gateway.bench.figures import Usage
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,18 +35,48 @@ class Meter:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """What all threads of a process have taken so far; None: it is not there, or this is not Linux."""
+    """What a process and its children have taken so far, all threads; None: it is not there, or this is not Linux."""
+    found = [fields for one in family(pid) if (fields := _stat(one)) is not None]
+    return sum(int(fields[11]) + int(fields[12]) for fields in found) / _TICKS if found else None
+
+
+def resident_bytes(pid: int) -> int | None:
+    """What a process and its children hold in memory; None as above."""
+    return _kib_of(pid, "VmRSS:")
+
+
+def most_resident_bytes(pid: int) -> int | None:
+    """What they held at most, each by itself."""
+    return _kib_of(pid, "VmHWM:")
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it: a gateway may have workers."""
+    below: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*"):
+        if (fields := _stat(int(file.name))) is not None:
+            below.setdefault(int(fields[1]), []).append(int(file.name))
+    found = [pid]
+    for one in found:
+        found += below.get(one, [])
+    return found
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/…/stat from the third on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return text.rpartition(")")[2].split()  # the name before it may hold anything
 
 
-def resident_bytes(pid: int) -> int | None:
-    """What a process holds in memory; None as above."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
-    except OSError:
-        return None
+def _kib_of(pid: int, name: str) -> int | None:
+    found = list[int]()
+    for one in family(pid):
+        try:
+            lines = Path(f"/proc/{one}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        found += [int(line.split()[1]) * 2**10 for line in lines if line.startswith(name)]
+    return sum(found) if found else None

@@ -4,6 +4,7 @@ A lane asks in two steps, within one state of the database: which, by an index a
 then those that fit into memory, whole.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -35,6 +36,8 @@ from webhooks.ports import Due
 
 BODY_BYTES = 8 * 2**20
 """One answer holds about this much of events' data at most, but always one delivery."""
+READS_AT_ONCE = 2
+"""Of all lanes together: a thousand that wake at once must not keep everybody else from reading."""
 
 
 class SqlDeliveryStore:
@@ -54,9 +57,10 @@ class SqlDeliveryStore:
         self._database = database
         self._retry_schedule = retry_schedule
         self._settled = settled
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
 
     async def endpoint(self, endpoint_id: str) -> tuple[Endpoint, Health] | None:
-        async with self._database.reading() as connection:
+        async with self._turns, self._database.reading() as connection:
             row = (await connection.execute(_ENDPOINT, {"endpoint_id": endpoint_id})).one_or_none()
         if row is None:
             return None
@@ -66,7 +70,7 @@ class SqlDeliveryStore:
 
     async def due(self, endpoint_id: str, *, now: datetime, limit: int, replayed: bool = False) -> Due:
         asked = {"endpoint_id": endpoint_id, "rank": REPLAYED if replayed else LIVE}
-        async with self._database.reading() as connection:
+        async with self._turns, self._database.reading() as connection:
             forced = (await connection.execute(_FORCED, asked | {"most": limit})).all()
             # One more than is asked for tells when to look again, be it due already or not.
             waiting = (await connection.execute(_WAITING, asked | {"most": limit + 1})).all()
@@ -81,7 +85,7 @@ class SqlDeliveryStore:
     ) -> tuple[Delivery, ...]:
         rank = REPLAYED if replayed else LIVE
         asked = {"endpoint_id": endpoint_id, "rank": rank, "most": limit, "per_library": per_library}
-        async with self._database.reading() as connection:
+        async with self._turns, self._database.reading() as connection:
             rows = (await connection.execute(_QUEUE, asked)).all()
             # The order among libraries is that of their heads; within one it is that of the log.
             rows = sorted(rows, key=lambda row: (row.head_due_at, row.head_cursor, row.head_id, row.cursor, row.id))

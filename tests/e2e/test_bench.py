@@ -9,32 +9,77 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.cli import serve
 from tests.e2e.processes import ADMIN_KEY, COMMAND, Process, Workshop
 from tests.e2e.waiting import eventually
+from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(180)
 
 SECONDS = 120.0
-TINY = ("--repeats", "1", "--streams", "5", "--seconds", "0.5", "--connections", "4", "--json")
-EVENTS = {"publish": 250, "stream": 210, "deliver": 150, "latency": 100}
+TINY = ("--repeats", "1", "--streams", "5", "--seconds", "0.5", "--connections", "4", "--history", "1500", "--json")
+EVENTS = {
+    "publish": 250,
+    "stream": 210,
+    "deliver": 150,
+    "latency": 100,
+    "paced": 210,
+    "selective": 500,
+    "storm": 210,
+    "statements": 250,
+    "backlog": 150,
+    "growth": 250,
+}
 """No whole number of batches, where there are any."""
+LONG = ", in a log of 1,500 events"
 PUBLISHED = {
     "publish": {"batches of 100 over 4 connections": 250, "single events over 4 connections": 62},
     "stream": {"a burst to 5 streams": 5 * 210, "20 events/s one by one to 5 streams": 5 * 10},
     "deliver": {"a backlog for 2 subscriptions, 64 in flight each": 2 * 150},
     "latency": {"200 events/s, from when each was due": 2 * 100},
+    "paced": {"20 events/s one by one to 5 streams": 5 * 10, "a burst to 5 streams": 5 * 210},
+    # What it is compared to counts, too.
+    "selective": {"1000 events/s in tens, each for one of 5 streams": 2 * 500},
+    "storm": {
+        "5 streams come back for 210 events, what is in memory": 5 * (210 + 1),
+        "5 streams come back for 210 events, what only the log has": 5 * (210 + 1),
+    },
+    "statements": {"batches of 100 over 4 connections": 250, "single events over 4 connections": 62},
+    "backlog": {"150 events owed to each of 2 subscriptions": 2 * (150 + 1)},
+    "growth": {
+        f"batches of 100 over 4 connections{LONG}": 2 * 250,
+        f"single events over 4 connections{LONG}": 2 * 62,
+        f"5 streams resume 1000 events back{LONG}": 2 * 5 * 1000,
+        f"pages of 500 events are listed{LONG}": 2 * 2 * 4 * 500,
+        f"12 events are fanned out to 2 subscriptions{LONG}": 2 * 2 * 12,
+    },
 }
-UNITS = {"publish": "events/s", "stream": "frames/s", "deliver": "deliveries/s", "latency": "ms"}
+UNITS = {
+    "publish": "events/s",
+    "stream": "frames/s",
+    "deliver": "deliveries/s",
+    "latency": "ms",
+    "paced": "ms",
+    "selective": "µs/event",
+    "storm": "s",
+    "statements": "statements",
+    "backlog": "s",
+    "growth": "events/s",
+}
+TOGETHER = {"paced", "selective", "storm", "statements", "backlog", "growth"}
+COMPARED = EVENTS.keys() - {"latency", "statements", "paced"}
+"""`paced` is where nchan is installed."""
 
 
 class Bench:
     """`gateway bench`, with its database and all its files in a directory of its own."""
 
     def __init__(self, workshop: Workshop, *arguments: str) -> None:
-        self.files = workshop.directory / "files"
+        name = f"bench{len(workshop.processes)}"
+        self.files = workshop.directory / f"{name}-files"
         self.files.mkdir()
         self.process = Process(
-            "bench",
+            name,
             [COMMAND, "bench", *TINY, *arguments, "--directory", str(self.files)],
             environment={},
             directory=workshop.directory,
@@ -50,9 +95,22 @@ class Bench:
         return found
 
 
-@pytest.mark.parametrize("mode", EVENTS)
+def small(workshop: Workshop, mode: str) -> Bench:
+    return Bench(workshop, mode, "--events", str(EVENTS[mode]), "--subscriptions", "2")
+
+
+@pytest.mark.parametrize("mode", sorted(EVENTS.keys() - TOGETHER))
 def test_all_that_is_published_is_accounted_for(workshop: Workshop, mode: str) -> None:
-    bench = Bench(workshop, mode, "--events", str(EVENTS[mode]), "--subscriptions", "2")
+    check(small(workshop, mode), mode)
+
+
+def test_so_it_is_in_the_modes_that_start_several_gateways(workshop: Workshop) -> None:
+    # At once, because they wait for processes to start most of the time.
+    for mode, bench in [(mode, small(workshop, mode)) for mode in sorted(TOGETHER)]:
+        check(bench, mode)
+
+
+def check(bench: Bench, mode: str) -> None:
     found = bench.document()
     assert (found["void"], found["repeats"]) == (False, 1)
     assert {one["name"]: one["ledger"]["published"] for one in found["measurements"]} == PUBLISHED[mode]
@@ -63,9 +121,25 @@ def test_all_that_is_published_is_accounted_for(workshop: Workshop, mode: str) -
     assert list(bench.files.iterdir()) == []
 
 
+@pytest.mark.skipif(
+    all(option.name != "workers" for option in serve.command.params), reason="the gateway has one process only"
+)
+def test_several_processes_are_compared_to_one(workshop: Workshop, postgres: PostgresServer) -> None:
+    bench = Bench(workshop, "workers", "--events", "250", "--server", postgres.url("postgres"))
+    found = bench.document()
+    assert {one["name"]: one["ledger"]["published"] for one in found["measurements"]} == {
+        "batches of 100 over 4 connections": 2 * 250,
+        "single events over 4 connections": 2 * 62,
+        "a burst to 5 streams": 2 * 5 * 250,
+        "a backlog for 1 subscription, 64 in flight each": 2 * 250,
+    }
+    for one in found["measurements"]:
+        check_measurement(one)
+
+
 def check_measurement(one: dict[str, Any]) -> None:
     ledger = one["ledger"]
-    assert ledger["published"] == ledger["delivered"]
+    assert ledger["published"] == ledger["delivered"] + ledger["owed"]
     assert {name: ledger[name] for name in ("dead", "missing", "strange", "refused")} == dict.fromkeys(
         ("dead", "missing", "strange", "refused"), 0
     )
@@ -75,7 +149,7 @@ def check_measurement(one: dict[str, Any]) -> None:
         compares = figure["baseline"] is not None and figure["baseline"]["median"] != 0  # so little is not measured
         assert compares == (figure["ratio"] is not None)
     compared = [figure for figure in one["figures"] if figure["ratio"] is not None]
-    assert compared or one["mode"] == "latency"
+    assert compared or one["mode"] not in COMPARED
     assert {"gateway CPU", "gateway"} <= {each["name"] for each in one["figures"] + one["processes"]}
     assert any(process["load"] for process in one["processes"])
 
@@ -96,6 +170,21 @@ def test_a_gateway_that_runs_is_measured_where_it_is(workshop: Workshop) -> None
         assert one["ledger"]["published"] == one["ledger"]["delivered"] > 0
         assert "gateway" not in {process["name"] for process in one["processes"]}, "nobody has said which process it is"
     assert gateway.is_up
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("backlog", "leave --url out"), ("growth", "leave --url out"), ("workers", "leave --url out")]
+)
+def test_a_gateway_that_runs_is_not_filled(workshop: Workshop, mode: str, said: str) -> None:
+    bench = Bench(workshop, mode, "--url", "http://127.0.0.1:9", "--key", ADMIN_KEY)
+    assert bench.process.wait(SECONDS) == 1
+    assert said in bench.process.output
+
+
+def test_processes_need_a_postgresql_to_share(workshop: Workshop) -> None:
+    bench = Bench(workshop, "workers")
+    assert bench.process.wait(SECONDS) == 1
+    assert "name one with --server" in bench.process.output
 
 
 def test_a_key_that_may_not_publish_is_said(workshop: Workshop) -> None:

@@ -1,5 +1,6 @@
 """The delivery store in SQL keeps what every delivery store promises, whatever the backlog."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -158,3 +159,12 @@ async def test_the_queue_passes_from_library_to_library_behind_any_backlog(store
     heads = await stores.deliveries.queue(subscription.id, limit=100)
     assert [one.library_id for one in heads] == [f"library-{number}" for number in (1, 2, 3, 4, 5, 6, 0)]
     assert heads[-1] == replace(first, due_at=later, attempt_count=1, first_attempt_at=NOON, idle_before=timedelta(0))
+
+
+async def test_lanes_that_all_wake_at_once_leave_room_for_whoever_else_reads(stores: Stores) -> None:
+    subscription = await stores.subscribe()
+    lanes = [asyncio.create_task(stores.due(subscription)) for _ in range(100)]
+    await asyncio.sleep(0)  # now each of them has asked
+    await stores.log.position()
+    assert sum(lane.done() for lane in lanes) < 50
+    await asyncio.gather(*lanes)

@@ -3,7 +3,11 @@
 import asyncio
 import os
 import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import structlog
@@ -13,13 +17,16 @@ from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
-from gateway.storage.engines.sqlite import DatabaseInUse
+from gateway.storage.engines.sqlite import DatabaseInUse, checkpoints
 from gateway.storage.engines.sqlite.database import MANY_ROWS, SqliteDatabase
 from gateway.storage.engines.sqlite.file import sync_wal
+from gateway.storage.engines.sqlite.steps import InThread
 from gateway.storage.log import SqlEventLog, append
 from gateway.storage.tables import vault
 from tests.builders import NOON, HandClock, a_draft
 from tests.storage.arrange import Stores
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -218,3 +225,43 @@ async def test_the_write_ahead_log_can_be_synced_while_it_is_in_use(url: str, pa
         assert await cursors(log) == [1, 2]
     with pytest.raises(FileNotFoundError):
         sync_wal(path.with_name("elsewhere.db"))
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+class HeldUp(InThread):
+    """A writer's thread that is in the middle of its first step until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__("writer")
+        self.loop = asyncio.get_running_loop()
+        self.is_at_it = asyncio.Event()
+        self.may_go_on = threading.Event()
+        self.done = list[str]()
+
+    def __call__(self, step: Callable[[], T], /) -> Awaitable[T]:
+        def held() -> T:
+            self.loop.call_soon_threadsafe(self.is_at_it.set)
+            self.may_go_on.wait(10)
+            found = step()
+            self.done.append("a checkpoint")
+            return found
+
+        return super().__call__(held)
+
+
+async def test_a_checkpoint_in_the_writers_thread_comes_to_its_end_before_its_connection_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "RESTART_BYTES", -1)
+    writer = HeldUp()
+    running = asyncio.create_task(checkpoints.Checkpoints(path, writer).run())
+    await writer.is_at_it.wait()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    writer.may_go_on.set()
+    await asyncio.to_thread(writer.end)
+    assert writer.done == ["a checkpoint"]

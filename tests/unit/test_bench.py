@@ -2,17 +2,22 @@
 
 import asyncio
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.bench.figures import Figure, Reading, Spread, Usage, Value, measurement, percentile
-from gateway.bench.ledger import Ledger, account, account_by_count, numbers_in, numbers_of
+from gateway.bench.ledger import Books, Ledger, account, account_by_count, account_of_books, numbers_in, numbers_of
 from gateway.bench.marks import batch_json, event_json, marks_in
 from gateway.bench.report import document, is_void, remarks
 from gateway.bench.roles.framing import Messages, post, post_head, status_of
 from gateway.bench.roles.readers import Crowd, Stream
+from gateway.bench.stage import Published, compared
+from gateway.bench.usage import cpu_seconds, family, most_resident_bytes, resident_bytes
 from tests.fakes.clock import START
 
 BALANCED = Ledger(published=10, delivered=9, dead=1)
@@ -75,6 +80,7 @@ def test_a_percentile_is_not_exceeded_by_so_many(values: list[float], percent: f
     [
         (Ledger(published=3, delivered=3), 0, True),
         (Ledger(published=3, delivered=2, dead=1), 0, True),
+        (Ledger(published=3, delivered=1, dead=1, owed=1), 0, True),
         (Ledger(published=3, delivered=2), 1, False),
         (Ledger(published=3, delivered=3, dead=1), -1, False),
         (Ledger(published=3, delivered=3, strange=1), 0, False),
@@ -90,8 +96,8 @@ def test_a_ledger_balances_when_nothing_is_missing_and_nothing_strange(
 
 
 def test_ledgers_add_up() -> None:
-    one = Ledger(published=1, delivered=2, dead=3, again=4, strange=5, refused=6)
-    assert one + one == Ledger(published=2, delivered=4, dead=6, again=8, strange=10, refused=12)
+    one = Ledger(published=1, delivered=2, dead=3, again=4, strange=5, refused=6, owed=7)
+    assert one + one == Ledger(published=2, delivered=4, dead=6, again=8, strange=10, refused=12, owed=14)
 
 
 def test_what_was_refused_may_have_come_and_what_nobody_published_may_not() -> None:
@@ -107,6 +113,14 @@ def test_what_was_refused_may_have_come_and_what_nobody_published_may_not() -> N
 def test_one_stream_that_got_too_much_does_not_make_up_for_one_that_got_too_little() -> None:
     ledger = account_by_count(accepted=5, refused=0, counts=[4, 6])
     assert (ledger.published, ledger.delivered, ledger.strange, ledger.balances) == (10, 9, 1, False)
+
+
+def test_what_the_books_call_delivered_has_to_have_come_and_what_came_may_be_owed() -> None:
+    books = [Books(delivered=2, dead=1, owed=1), Books(delivered=3, dead=0, owed=1)]
+    came = [numbers_in([0, 1, 2], 4), numbers_in([0, 1], 4)]
+    ledger = account_of_books(events=4, books=books, came=came, strange=0, again=0)
+    assert (ledger.published, ledger.delivered, ledger.dead, ledger.owed) == (8, 4, 1, 2)
+    assert (ledger.missing, ledger.balances) == (1, False)
 
 
 @given(st.lists(st.integers(0, 3), max_size=200))
@@ -192,3 +206,56 @@ async def test_a_crowd_is_complete_when_what_was_accepted_has_come() -> None:
         feed(crowd, stream, b"data: %b\n\n" % event_json(number, 0.0, "books", 200), 50)
     found = await report
     assert (found["came"], found["counts"], found["again"]) == ([f"{0b101:x}"], [], 0)
+
+
+async def test_a_stream_that_comes_back_may_have_its_first_events_with_its_beginning() -> None:
+    crowd = Crowd()
+    await crowd.expect(events=2, reading=1, streams=2)
+    crowd.streams = [Stream(b"", b"\nid: ", crowd, place=place) for place in range(2)]
+    frames = b"".join(b"id: x-%d\ndata: %b\n\n" % (n, event_json(n, 0.0, "books", 200)) for n in range(2))
+    for stream in crowd.streams:
+        crowd.assign(stream)
+        feed(crowd, stream, b"retry: 3000\n\n" + frames, 100_000)
+    found = await crowd.report(refused=0, patience=5)
+    assert (found["came"], found["counts"]) == ([f"{0b11:x}"], [2])
+
+
+async def test_where_each_event_is_for_one_stream_another_that_gets_it_is_strange() -> None:
+    crowd = Crowd()
+    crowd.streams = [Stream(b"", b"begun", crowd, place=place) for place in range(2)]
+    await crowd.expect(events=4, reading=2, spread=True)
+    for stream, numbers in zip(crowd.streams, ([0, 2], [1, 2]), strict=True):
+        feed(crowd, stream, b"begun\n", 6)
+        feed(crowd, stream, b"".join(b"data: %b\n\n" % event_json(n, 0.0, "books", 200) for n in numbers), 100)
+    found = await crowd.report(refused=0, patience=5)
+    assert (found["came"], found["counts"], found["strange"]) == ([f"{0b0111:x}"], [], 1)
+
+
+def test_figures_are_compared_by_their_names_and_what_was_lost_there_counts() -> None:
+    lost = Ledger(published=1, delivered=0)
+    found = compared(a_reading(30.0), a_reading(10.0, ledger=lost))
+    assert [value.baseline for value in found.values] == [10.0]
+    assert (found.ledger, found.ledger.balances) == (BALANCED + lost, False)
+
+
+def test_what_was_there_before_is_published_whole() -> None:
+    assert Published.before(3).accepted == numbers_in([0, 1, 2], 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_process_is_looked_at_with_its_children() -> None:
+    alone = resident_bytes(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert {os.getpid(), child.pid} <= set(family(os.getpid()))
+        together, its_own = resident_bytes(os.getpid()), resident_bytes(child.pid)
+        assert alone is not None
+        assert together is not None
+        assert its_own is not None
+        assert its_own < together
+        assert cpu_seconds(os.getpid()) is not None
+        assert (most_resident_bytes(os.getpid()) or 0) >= alone
+        child.stdin.close()
+    assert child.pid not in family(os.getpid())
+    assert cpu_seconds(child.pid) is None
+    assert resident_bytes(child.pid) is None

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from gateway.bench.figures import percentile
 from gateway.bench.ledger import numbers_of
-from gateway.bench.marks import batch_json, event_json
+from gateway.bench.marks import array_json, batch_json, event_json, one_of_many
 from gateway.bench.roles.answering import Answer, answer_calls
 from gateway.bench.roles.framing import Messages, post, post_head, status_of
 
-TAKEN = frozenset({200, 202})
+TAKEN = frozenset({200, 201, 202})
+"""201 is nchan's."""
 LATE_SECONDS = 30
 """For so long after the last event was due answers are waited for."""
 
@@ -88,13 +89,14 @@ class Publishing:
         await self._all_answered
         return self._report(began)
 
-    async def pace(self, began: float, rate: float, make: Callable[[int, float], Errand]) -> Answer:
-        """Event *n* is due at *began* + n/*rate*. One for which no connection is free waits, and time runs for it."""
-        for number in range(self._open):
-            due = began + number / rate
+    async def pace(self, began: float, rate: float, batch: int, make: Callable[[int, float], Errand]) -> Answer:
+        """Event *n* is due at *began* + n/*rate*, and so are all of its *batch*. One for which no connection is free
+        waits, and time runs for it."""
+        for first in range(0, self._open, batch):
+            due = began + first / rate
             if (ahead := due - time.monotonic()) > 0:
                 await asyncio.sleep(ahead)
-            self._waiting.append(make(number, due))
+            self._waiting.append(make(first, due))
             self._send_waiting()
         await asyncio.wait_for(self._all_answered, LATE_SECONDS)
         return self._report(began)
@@ -173,15 +175,29 @@ async def flood(*, library: str, events: int, batch: int, size: int, connections
     return answer
 
 
-async def pace(*, library: str, events: int, rate: float, size: int, connections: int, **target: Any) -> Answer:  # noqa: ANN401 - of `connect`
-    """Publish *events* one by one, *rate* a second."""
+async def pace(
+    *,
+    library: str,
+    events: int,
+    rate: float,
+    size: int,
+    connections: int,
+    batch: int = 1,
+    libraries: int = 0,
+    **target: Any,  # noqa: ANN401 - of `connect`
+) -> Answer:
+    """Publish *events*, *rate* a second, so many to a request. *libraries*: in turn to so many that are named after
+    *library*, if it is not 0."""
+    names = [one_of_many(library, place) for place in range(libraries)] or [library]
 
-    def make(number: int, due: float) -> Errand:
-        return Errand(first=number, count=1, due=due, body=event_json(number, due, library, size))
+    def make(first: int, due: float) -> Errand:
+        numbers = range(first, min(first + batch, events))
+        made = [event_json(number, due, names[number % len(names)], size) for number in numbers]
+        return Errand(first=first, count=len(made), due=due, body=made[0] if batch == 1 else array_json(made))
 
     publishing = Publishing(events)
     await publishing.connect(connections, **target)
-    answer = await publishing.pace(time.monotonic() + 0.05, rate, make)
+    answer = await publishing.pace(time.monotonic() + 0.05, rate, batch, make)
     publishing.close()
     return answer
 

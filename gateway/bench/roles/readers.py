@@ -1,4 +1,7 @@
-"""Many streams in one process. What they are sent is counted as it comes; one of them, or each, reads every number."""
+"""Many streams in one process. What they are sent is counted as it comes; one of them, or each, reads every number.
+
+Either every event is for all of them, or (`spread`) each has a library of its own, and gets one event in its turn.
+"""
 
 import asyncio
 import resource
@@ -8,7 +11,7 @@ from typing import cast
 
 from gateway.bench.figures import percentile
 from gateway.bench.ledger import numbers_of
-from gateway.bench.marks import MARK, marks_in
+from gateway.bench.marks import MARK, PLACE, marks_in
 from gateway.bench.roles.answering import Answer, answer_calls
 
 OPENING_AT_ONCE = 100
@@ -20,10 +23,11 @@ _REST = len(MARK) - 1
 class Stream(asyncio.BufferedProtocol):
     """One stream. All of a process read into the same buffer: what stands there is counted before the next reads."""
 
-    def __init__(self, request: bytes, begun: bytes, crowd: "Crowd") -> None:
+    def __init__(self, request: bytes, begun: bytes, crowd: "Crowd", *, place: int = 0) -> None:
         self._request = request
         self._begun = begun
         self._crowd = crowd
+        self.place = place
         self._tail = b""
         self.numbers: bytearray | None = None
         """How often each number came, where they are read."""
@@ -39,28 +43,36 @@ class Stream(asyncio.BufferedProtocol):
         return self._crowd.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        buffer = self._crowd.buffer
-        if not self.opened.done():
-            self._tail += bytes(buffer[:nbytes])
-            if self._begun in self._tail:
-                self._tail = b""
-                self.opened.set_result(None)
-        elif self.numbers is None:
-            came = buffer.count(MARK, 0, nbytes)
-            if self._tail:  # a mark that began there
-                came += (self._tail + buffer[: min(nbytes, _REST)]).count(MARK)
-            if nbytes >= _REST:
-                self._tail = bytes(buffer[nbytes - _REST : nbytes])
-            else:
-                self._tail = (self._tail + buffer[:nbytes])[-_REST:]
-            self.count += came
-            self._crowd.take(came)
-        else:
-            self._read(bytes(buffer[:nbytes]), self.numbers)
+        if self.opened.done():
+            self._take(nbytes)
+            return
+        self._tail += bytes(self._crowd.buffer[:nbytes])
+        _, begun, rest = self._tail.partition(self._begun)
+        if begun:
+            self._tail = b""
+            self.opened.set_result(None)
+            # One that comes back gets its first events with it.
+            self._crowd.buffer[: len(rest)] = rest
+            self._take(len(rest))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
             self.opened.set_exception(ConnectionError(f"a stream ended as it began: {self._tail[:300]!r}"))
+
+    def _take(self, nbytes: int) -> None:
+        buffer = self._crowd.buffer
+        if self.numbers is not None:
+            self._read(bytes(buffer[:nbytes]), self.numbers)
+            return
+        came = buffer.count(MARK, 0, nbytes)
+        if self._tail:  # a mark that began there
+            came += (self._tail + buffer[: min(nbytes, _REST)]).count(MARK)
+        if nbytes >= _REST:
+            self._tail = bytes(buffer[nbytes - _REST : nbytes])
+        else:
+            self._tail = (self._tail + buffer[:nbytes])[-_REST:]
+        self.count += came
+        self._crowd.take(came)
 
     def _read(self, data: bytes, numbers: bytearray) -> None:
         now = time.monotonic()
@@ -69,7 +81,7 @@ class Stream(asyncio.BufferedProtocol):
         whole, _, self._tail = text.rpartition(b"\n")
         marks = marks_in(whole)
         for number, due in marks:
-            if number < len(numbers):
+            if number < len(numbers) and self._crowd.is_for(self.place, number):
                 numbers[number] = min(255, numbers[number] + 1)
                 self._crowd.latencies.append(now - due)
             else:
@@ -84,30 +96,50 @@ class Crowd:
         self.streams: list[Stream] = []
         self.latencies = array("d")
         self.strange = 0
+        self._events = self._reading = 0
+        self._shared: bytearray | None = None
+        """The numbers of all streams together, where each event is for one of them."""
+        self._each = 0
+        """How many get an event."""
+        self._spread_over = 0
         self._open = 0
         self._last = 0.0
         self._complete: asyncio.Future[None] | None = None
 
-    async def join(self, *, host: str, port: int, path: str, key: str, begun: str, streams: int) -> Answer:
-        """Open *streams* more; one has begun when it was sent *begun*."""
+    async def join(
+        self,
+        *,
+        host: str,
+        port: int,
+        path: str,
+        key: str,
+        begun: str,
+        streams: int,
+        after: str = "",
+        at_once: int = OPENING_AT_ONCE,
+    ) -> Answer:
+        """Open *streams* more, and say how long it took; one has begun when it was sent *begun*. PLACE in *path* is
+        the number of the stream; *after*: the cursor of the last event that each has seen, if it comes back."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        request = (
-            f"GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nauthorization: Bearer {key}\r\n"
-            "accept: text/event-stream\r\n\r\n"
-        ).encode()
+        seen = f"last-event-id: {after}\r\n" if after else ""
+        head = f"host: {host}:{port}\r\nauthorization: Bearer {key}\r\n{seen}accept: text/event-stream\r\n\r\n"
         loop = asyncio.get_running_loop()
-        gate = asyncio.Semaphore(OPENING_AT_ONCE)
+        gate = asyncio.Semaphore(at_once)
 
-        async def join_one() -> Stream:
+        async def join_one(place: int) -> None:
+            own = path.replace(PLACE, str(place))
+            stream = Stream(f"GET {own} HTTP/1.1\r\n{head}".encode(), begun.encode(), self, place=place)
+            self.assign(stream)
+            self.streams.append(stream)
             async with gate:
-                _, stream = await loop.create_connection(lambda: Stream(request, begun.encode(), self), host, port)
+                await loop.create_connection(lambda: stream, host, port)
                 await asyncio.wait_for(stream.opened, OPEN_SECONDS)
-                return stream
 
-        self.streams += await asyncio.gather(*(join_one() for _ in range(streams)))
-        return {}
+        began, first = time.monotonic(), len(self.streams)
+        await asyncio.gather(*(join_one(first + number) for number in range(streams)))
+        return {"began": began, "seconds": time.monotonic() - began}
 
     async def leave(self) -> Answer:
         for stream in self.streams:
@@ -115,16 +147,27 @@ class Crowd:
         self.streams = []
         return {}
 
-    async def expect(self, *, events: int, reading: int) -> Answer:
-        """From now on count *events* at each, and read the numbers of the first *reading* of them."""
-        for place, stream in enumerate(self.streams):
-            stream.count = 0
-            stream.numbers = bytearray(events) if place < reading else None
+    async def expect(self, *, events: int, reading: int, streams: int = 0, spread: bool = False) -> Answer:
+        """From now on count *events* at each, and read the numbers of the first *reading* of them.
+
+        *streams*: those that are yet to come count too, so many in all. *spread*: each event is for one of them, in
+        their turn, and all are read.
+        """
+        expected = streams or len(self.streams)
+        self._events, self._reading = events, reading
+        self._spread_over = expected if spread else 0
+        self._shared = bytearray(events) if spread else None
+        for stream in self.streams:
+            self.assign(stream)
         self.latencies = array("d")
         self.strange = 0
-        self._open = len(self.streams) * events
+        self._each = 1 if spread else expected
+        self._open = self._each * events
         self._complete = asyncio.get_running_loop().create_future()
         return {}
+
+    def is_for(self, place: int, number: int) -> bool:
+        return self._shared is None or number % self._spread_over == place
 
     def take(self, count: int) -> None:
         if count == 0:
@@ -133,6 +176,14 @@ class Crowd:
         self._last = time.monotonic()
         self._look()
 
+    def assign(self, stream: Stream) -> None:
+        """What it has to count, or to read."""
+        stream.count = 0
+        if self._shared is not None:
+            stream.numbers = self._shared
+        else:
+            stream.numbers = bytearray(self._events) if stream.place < self._reading else None
+
     def _look(self) -> None:
         if self._open <= 0 and self._complete is not None and not self._complete.done():
             self._complete.set_result(None)
@@ -140,10 +191,12 @@ class Crowd:
     async def report(self, *, refused: int, patience: float) -> Answer:
         """What has come, once all but those that were *refused* have, or *patience* is at its end."""
         assert self._complete is not None, "nothing is expected"  # noqa: S101 - whoever asks has said so before
-        self._open -= refused * len(self.streams)
+        self._open -= refused * self._each
         self._look()
         await asyncio.wait([self._complete], timeout=patience)
         read = [stream.numbers for stream in self.streams if stream.numbers is not None]
+        if self._shared is not None:
+            read = [self._shared]
         return {
             "counts": [stream.count for stream in self.streams if stream.numbers is None],
             "came": [f"{numbers_of(numbers):x}" for numbers in read],

@@ -23,11 +23,14 @@ class Round:
         self._latencies = array("d")
         self._strange = 0
         self._open = receivers * events
+        self._first: float | None = None
         self._last = 0.0
         self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, path: bytes, body: bytes) -> None:
         now = time.monotonic()
+        if self._first is None:
+            self._first = now
         receiver = int(path[1:]) if path[1:].isdigit() else len(self._times)
         for number, due in marks_in(body):
             if receiver >= len(self._times) or number >= len(self._times[receiver]):
@@ -59,6 +62,7 @@ class Round:
             "came": [f"{numbers_of(times):x}" for times in self._times],
             "again": sum(max(0, count - 1) for times in self._times for count in times),
             "strange": self._strange,
+            "first": self._first,
             "last": self._last,
             "p50": percentile(self._latencies, 50) if self._latencies else None,
             "p99": percentile(self._latencies, 99) if self._latencies else None,

@@ -39,8 +39,9 @@ class Checkpoints:
                 except sqlite3.Error as error:  # a full disk, a busy reader: the next second may do better
                     _logger.warning("checkpoint.failed", error=str(error))
         finally:
-            self._thread.soon(connection.close)
             self._thread.end()
+            # The writer's thread may be in the middle of a checkpoint on it: to close it meanwhile would be a crash.
+            self._writer.soon(connection.close)
 
     async def _look(self, connection: sqlite3.Connection) -> None:
         size = self._size()

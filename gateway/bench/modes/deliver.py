@@ -6,6 +6,7 @@ from gateway.bench.figures import Reading, Value
 from gateway.bench.stage import (
     BATCH,
     BATCH_CONNECTIONS,
+    NOTHING,
     PATIENCE_SECONDS,
     Beside,
     Place,
@@ -21,6 +22,7 @@ from gateway.bench.stage import (
 from gateway.bench.usage import Meter, Watched
 
 EVENTS = 10_000
+SUBSCRIPTIONS = 1
 IN_FLIGHT = 64
 BASELINE = 4
 """Of so many deliveries the baseline makes one: it takes longer."""
@@ -35,8 +37,8 @@ async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
     beside = await _baseline(crew, receiver, port, sizes, max(1, events // BASELINE))
     target = await the_gateway(crew, place)
     # The warm-up is the same, smaller, and what it finds is not kept.
-    await _reading(publisher, receiver, port, target, sizes, max(1, events // WARM_UP), beside)
-    return [await _reading(publisher, receiver, port, target, sizes, events, beside)]
+    await reading(publisher, receiver, port, target, sizes, max(1, events // WARM_UP), beside)
+    return [await reading(publisher, receiver, port, target, sizes, events, beside)]
 
 
 async def _baseline(crew: Crew, receiver: Child, port: int, sizes: Sizes, events: int) -> Beside:
@@ -62,10 +64,17 @@ async def _baseline(crew: Crew, receiver: Child, port: int, sizes: Sizes, events
     return beside
 
 
-async def _reading(
-    publisher: Child, receiver: Child, port: int, target: Target, sizes: Sizes, events: int, beside: Beside
+async def reading(
+    publisher: Child,
+    receiver: Child,
+    port: int,
+    target: Target,
+    sizes: Sizes,
+    events: int,
+    beside: Beside = NOTHING,
 ) -> Reading:
-    library, count = new_library(), sizes.subscriptions
+    """A backlog of *events* for each of the subscriptions, from the first published to the last settled."""
+    library, count = new_library(), sizes.subscriptions or SUBSCRIPTIONS
     urls = [f"http://127.0.0.1:{port}/{place}" for place in range(count)]
     async with Api(target) as api, api.subscribed(urls, library, in_flight=IN_FLIGHT) as ids:
         await receiver.ask("expect", receivers=count, events=events, losing=sizes.losing)

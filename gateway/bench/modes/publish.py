@@ -9,6 +9,7 @@ from gateway.bench.ledger import account
 from gateway.bench.stage import (
     BATCH,
     BATCH_CONNECTIONS,
+    NOTHING,
     Beside,
     Place,
     Published,
@@ -29,7 +30,7 @@ WARM_UP = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Way:
+class Way:
     name: str
     batch: int
     connections: int
@@ -38,49 +39,51 @@ class _Way:
 
 async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
     """In batches, and one by one; the baseline is the same route without storage."""
-    ways = _ways(sizes)
+    ways = ways_of(sizes.events or EVENTS, sizes.connections)
     publisher = await crew.hire("publisher")
     plain, beside = await crew.baseline("plain_publish")
     baselines = [await _baseline(publisher, beside, way, sizes) for way in ways]
     await plain.end()
     target = await the_gateway(crew, place)
     return [
-        await _reading(publisher, target, way, sizes, baseline) for way, baseline in zip(ways, baselines, strict=True)
+        await reading(publisher, target, way, sizes, baseline) for way, baseline in zip(ways, baselines, strict=True)
     ]
 
 
-def _ways(sizes: Sizes) -> tuple[_Way, _Way]:
-    events = sizes.events or EVENTS
+def ways_of(events: int, connections: int) -> tuple[Way, Way]:
     return (
-        _Way(
+        Way(
             name=f"batches of {BATCH} over {BATCH_CONNECTIONS} connections",
             batch=BATCH,
             connections=BATCH_CONNECTIONS,
             events=events,
         ),
-        _Way(
-            name=f"single events over {sizes.connections} connections",
+        Way(
+            name=f"single events over {connections} connections",
             batch=1,
-            connections=sizes.connections,
+            connections=connections,
             events=max(1, events // SINGLES),
         ),
     )
 
 
-async def _baseline(publisher: Child, beside: Target, way: _Way, sizes: Sizes) -> Beside:
+async def _baseline(publisher: Child, beside: Target, way: Way, sizes: Sizes) -> Beside:
     await _flood(publisher, beside, way, sizes, new_library(), max(1, way.events // WARM_UP))
     meter = Meter(watched(beside, publisher, beside="without storage"))
     published = await _flood(publisher, beside, way, sizes, new_library(), way.events)
     return Beside(rate=way.events / published.seconds, units=way.events, usages=meter.usages())
 
 
-async def _reading(publisher: Child, target: Target, way: _Way, sizes: Sizes, beside: Beside) -> Reading:
+async def reading(publisher: Child, target: Target, way: Way, sizes: Sizes, beside: Beside = NOTHING) -> Reading:
+    """*way*, with a warm-up; what was answered is looked up in the log."""
     await _flood(publisher, target, way, sizes, new_library(), max(1, way.events // WARM_UP))
+    async with Api(target) as api:
+        head = await api.head()
     library, meter = new_library(), Meter(watched(target, publisher))
     published = await _flood(publisher, target, way, sizes, library, way.events)
     usages = meter.usages()
     async with Api(target) as api:
-        came, again = await api.logged(library, way.events)
+        came, again = await api.logged(library, way.events, after=head)
     taken = published.accepted.bit_count()
     return Reading(
         name=way.name,
@@ -94,5 +97,5 @@ async def _reading(publisher: Child, target: Target, way: _Way, sizes: Sizes, be
     )
 
 
-async def _flood(publisher: Child, target: Target, way: _Way, sizes: Sizes, library: str, events: int) -> Published:
+async def _flood(publisher: Child, target: Target, way: Way, sizes: Sizes, library: str, events: int) -> Published:
     return await flood(publisher, target, library, sizes, events=events, batch=way.batch, connections=way.connections)

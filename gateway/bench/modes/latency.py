@@ -44,8 +44,8 @@ async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
     hands = _Hands(publisher=publisher, receiver=receiver, readers=readers, port=port)
     target = await the_gateway(crew, place)
     # The warm-up is the same, shorter, and what it finds is not kept.
-    await _reading(hands, target, sizes, min(sizes.seconds, WARM_UP_SECONDS))
-    return [await _reading(hands, target, sizes, sizes.seconds)]
+    await _reading(hands, target, sizes, min(sizes.paced_seconds, WARM_UP_SECONDS))
+    return [await _reading(hands, target, sizes, sizes.paced_seconds)]
 
 
 async def _reading(hands: _Hands, target: Target, sizes: Sizes, seconds: float) -> Reading:
