@@ -17,6 +17,8 @@ from tests.e2e.waiting import eventually, eventually_answered
 from tests.servers.postgres import PostgresServer, postgres_server
 from webhooks.ownership import LEASE_SECONDS
 
+pytestmark = pytest.mark.chaos
+
 TIMEOUT_SECONDS = 2
 
 
