@@ -20,8 +20,9 @@ async def test_a_log_is_as_long_as_was_asked_for(url: str, clock: HandClock, mon
     monkeypatch.setattr(filler, "EVENTS_AT_ONCE", 40)
     await filler.lengthen(url=url, library="long", events=100, size=50)
     async with database_of(url, clock=clock) as database:
-        page = await Stores.over(database, clock).log.read(Cursor(0), limit=1000)
-    assert len({event.id for event in page.events}) == page.last == 100
+        stores = Stores.over(database, clock)
+        page, place = await stores.log.read(Cursor(0), limit=1000), await stores.fanout.place()
+    assert len({event.id for event in page.events}) == page.last == place.cursor == 100
 
 
 async def test_each_event_is_owed_to_each_subscription_and_the_fan_out_has_nothing_left(
