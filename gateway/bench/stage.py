@@ -221,6 +221,7 @@ def compared(reading: Reading, beside: Reading) -> Reading:
     return replace(
         reading,
         values=tuple(replace(value, baseline=baselines.get(value.name)) for value in reading.values),
+        usages=reading.usages + tuple(replace(usage, name=f"{usage.name} (baseline)") for usage in beside.usages),
         ledger=reading.ledger + beside.ledger,
     )
 

@@ -235,6 +235,7 @@ def test_figures_are_compared_by_their_names_and_what_was_lost_there_counts() ->
     lost = Ledger(published=1, delivered=0)
     found = compared(a_reading(30.0), a_reading(10.0, ledger=lost))
     assert [value.baseline for value in found.values] == [10.0]
+    assert [usage.name for usage in found.usages[2:]] == ["gateway (baseline)", "receiver (baseline)"]
     assert (found.ledger, found.ledger.balances) == (BALANCED + lost, False)
 
 
