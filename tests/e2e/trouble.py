@@ -59,7 +59,7 @@ class Trouble:
         steps: list[Callable[[], Awaitable[None]]] = [
             self._stop,
             self._silence,
-            *[self._kill] * 3,
+            *[self._kill] * 2,
             self._terminate,
             *[self._cut] * 3,
             self._crash_postgres,

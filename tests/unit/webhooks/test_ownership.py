@@ -10,7 +10,7 @@ from tests.fakes.deliveries import MemoryDeliveryStore, an_endpoint
 from tests.fakes.world import World
 from webhooks.deliveries import DeliveryStatus, Settlement
 from webhooks.endpoints import Ordering
-from webhooks.ownership import Hold, Lease, share, surplus
+from webhooks.ownership import LEASE_SECONDS, Hold, Lease, share, surplus
 
 
 class Stopwatch:
@@ -31,9 +31,9 @@ def clock() -> Stopwatch:
 # --- the lease -------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_held_for_ten_seconds_from_before_it_was_asked_for(clock: Stopwatch) -> None:
+def test_it_is_held_for_its_seconds_from_before_it_was_asked_for(clock: Stopwatch) -> None:
     lease = Lease(clock.now, clock=clock)
-    clock.now += 9.99
+    clock.now += LEASE_SECONDS - 0.01
     assert (lease.is_held, round(lease.seconds_left, 6)) == (True, 0.01)
     clock.now += 0.01
     assert (lease.is_held, lease.seconds_left) == (False, 0)
@@ -43,7 +43,7 @@ def test_an_answer_that_takes_long_makes_it_no_longer(clock: Stopwatch) -> None:
     asked_at = clock.now
     clock.now += 4
     lease = Lease(asked_at, clock=clock)
-    clock.now += 6
+    clock.now += LEASE_SECONDS - 4
     assert not lease.is_held
 
 
@@ -53,16 +53,16 @@ def test_it_is_renewed_from_when_that_was_asked_for(clock: Stopwatch) -> None:
     asked_at = clock.now
     clock.now += 2
     assert lease.renew(asked_at)
-    clock.now = asked_at + 9.99
+    clock.now = asked_at + LEASE_SECONDS - 0.01
     assert lease.is_held
-    clock.now = asked_at + 10
+    clock.now = asked_at + LEASE_SECONDS
     assert not lease.is_held
 
 
 def test_a_renewal_that_is_answered_too_late_is_none(clock: Stopwatch) -> None:
     lease = Lease(clock.now, clock=clock)
-    asked_at = clock.now + 9
-    clock.now += 10
+    asked_at = clock.now + LEASE_SECONDS - 1
+    clock.now += LEASE_SECONDS
     assert not lease.renew(asked_at)
     assert not lease.is_held
 
@@ -78,7 +78,7 @@ def test_answers_that_come_in_another_order_shorten_nothing(clock: Stopwatch) ->
     lease = Lease(clock.now, clock=clock)
     assert lease.renew(clock.now + 5)
     assert lease.renew(clock.now + 2)
-    clock.now += 14
+    clock.now += LEASE_SECONDS + 4
     assert lease.is_held
 
 
