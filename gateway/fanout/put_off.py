@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from gateway.events import Cursor, LoggedEvent
 from gateway.ports import Wanted
 
-PUT_OFF_SECONDS = 0.05
+PUT_OFF_SECONDS = 0.1
+"""How long at most; sooner in a pause of a fifth of that."""
 PUT_OFF_AT_MOST = 500
 """With so many deliveries aside they are made, whatever the time."""
 WORTH_IT = 8
@@ -25,7 +26,7 @@ class PutOff:
         self._aside: list[Wanted] = []
         self._behind: dict[str, Cursor] = {}
         self._size = 0
-        self._until = 0.0
+        self._latest = self._soon = 0.0
 
     @property
     def behind(self) -> Mapping[str, Cursor]:
@@ -35,13 +36,14 @@ class PutOff:
     @property
     def is_due(self) -> bool:
         """Whether what is aside is to be made now."""
-        return self._size >= PUT_OFF_AT_MOST or (bool(self._aside) and asyncio.get_running_loop().time() >= self._until)
+        return self._size >= PUT_OFF_AT_MOST or (bool(self._aside) and self.seconds_left(1) <= 0)
 
     def seconds_left(self, at_most: float) -> float:
         """Until it is due."""
         if not self._aside:
             return at_most
-        return min(at_most, max(0.0, self._until - asyncio.get_running_loop().time()))
+        until = min(self._latest, self._soon)
+        return min(at_most, max(0.0, until - asyncio.get_running_loop().time()))
 
     def sift(self, wanted: Sequence[Wanted], *, is_stuck: Callable[[str], bool]) -> list[Wanted]:
         """Put aside what can wait, and answer the rest.
@@ -73,8 +75,10 @@ class PutOff:
         self._aside, self._behind, self._size = [], {}, 0
 
     def _put(self, event: LoggedEvent, ids: Sequence[str]) -> None:
+        now = asyncio.get_running_loop().time()
         if not self._aside:
-            self._until = asyncio.get_running_loop().time() + self._seconds
+            self._latest = now + self._seconds
+        self._soon = now + self._seconds / 5
         self._aside.append((event, ids))
         self._size += len(ids)
         for id_ in ids:

@@ -32,7 +32,7 @@ _logger = structlog.get_logger(__name__)
 
 _IN_PLACE = InPlace()
 
-MANY_ROWS = 200
+MANY_ROWS = 50
 """A commit that is not durable and changed so many is brought to disk by itself, or the next durable one, of somebody
 who waits, would have to bring all of it along."""
 
