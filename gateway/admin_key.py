@@ -3,7 +3,7 @@
 from typeid import TypeID
 
 from gateway.keys import Key, Scope, hash_secret, new_secret
-from gateway.ports import KeyStore
+from gateway.ports.keys import KeyStore
 from gateway.times import Clock
 
 GIVEN = "GATEWAY_ADMIN_KEY"

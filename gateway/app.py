@@ -23,7 +23,6 @@ from gateway.errors import NotFound, Overloaded
 from gateway.events import Page
 from gateway.fanout.fanout import Fanout
 from gateway.fanout.interests import SUBSCRIPTION_NOTICES, Notice
-from gateway.housekeeping import Housekeeping
 from gateway.http.keyring import KeyRing
 from gateway.http.measuring import Requests
 from gateway.http.routes import CONTROLLERS, WITHOUT_API, create_http
@@ -34,14 +33,12 @@ from gateway.inprocess.eventbus import Engine, install
 from gateway.inprocess.handlers import Handlers
 from gateway.ping import a_ping
 from gateway.publishing import Publisher
-from gateway.registry import CheckedPublisher, Registry
+from gateway.registry.registry import CheckedPublisher, Registry
 from gateway.replay import Replayer
-from gateway.retention import Retention
 from gateway.roles import ALL_ROLES, Role
-from gateway.rolling_up import RollingUp
-from gateway.sending import AloneSending, NotSending, Sending
+from gateway.sending.sending import AloneSending, NotSending, Sending
+from gateway.sending.sharing import SharedSending
 from gateway.settings import Settings
-from gateway.sharing import SharedSending
 from gateway.statistics import CountedPublisher, Counters, DeliveryTally
 from gateway.storage import notices
 from gateway.storage.deliveries import SqlDeliveryStore
@@ -63,6 +60,9 @@ from gateway.supervision import running
 from gateway.tail import Tail
 from gateway.times import Clock
 from gateway.times import now as system_clock
+from gateway.upkeep.housekeeping import Housekeeping
+from gateway.upkeep.retention import Retention
+from gateway.upkeep.rolling_up import RollingUp
 from gateway.version import __version__
 from webhooks.deliveries import Attempt, Settlement
 from webhooks.destinations import Guard, check_url, parse_networks

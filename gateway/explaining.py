@@ -1,7 +1,7 @@
 """Why a subscription has no delivery of an event: a pure function, in words for a person."""
 
 from gateway.filters import Candidate, Matcher
-from gateway.ports import Outcome
+from gateway.ports.desk import Outcome
 
 CREATED_LATER = "created later"
 NOT_YET = "not yet"

@@ -20,12 +20,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from gateway.distribution import Distribution
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Position
-from gateway.ports import EventLog
-from gateway.rollups import Overview, Rollups
-from gateway.sending import Sending
+from gateway.ports.log import EventLog
+from gateway.rollups.distribution import Distribution
+from gateway.rollups.rollups import Overview, Rollups
+from gateway.sending.sending import Sending
 from gateway.statistics import Counters, DeliveryTally, Publishing
 from gateway.streams.streaming import Streams
 from gateway.times import Clock

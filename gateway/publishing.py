@@ -12,7 +12,7 @@ from typing import Self
 
 from gateway.errors import Overloaded, StorageUnavailable
 from gateway.events import Draft
-from gateway.ports import Appended, EventLog
+from gateway.ports.log import Appended, EventLog
 
 GROUP_EVENTS = 1000
 GROUP_BYTES = 4 * 2**20

@@ -18,7 +18,7 @@ import structlog
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Candidate, Filter
-from gateway.replays import Replay, ReplayStore, Selection, Stretch, Unfinished
+from gateway.ports.replays import Replay, ReplayStore, Selection, Stretch, Unfinished
 from gateway.subscriptions import Subscription
 from webhooks.clock import Clock, SystemClock
 from webhooks.deliveries import Delivery, Settlement

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from gateway.distribution import LONG_SECONDS, SECONDS, Distribution
 from gateway.events import GATEWAY_PREFIX, Draft
-from gateway.ports import IdTaken, Misfit, Published
+from gateway.ports.log import IdTaken, Misfit, Published
+from gateway.rollups.distribution import LONG_SECONDS, SECONDS, Distribution
 from webhooks.deliveries import Attempt, Failure, Settlement
 from webhooks.verdicts import Dead, Delivered, Reason, Verdict
 

@@ -16,7 +16,7 @@ from typing import Self
 import structlog
 
 from gateway.events import Cursor, LoggedEvent, Page, Position
-from gateway.ports import EventLog, LiveBus
+from gateway.ports.log import EventLog, LiveBus
 
 Feed = Callable[[Page], None]
 """Takes the next page. Called on the event loop, in cursor order, without holes, with slices of about 64 KiB; the first

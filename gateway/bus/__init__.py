@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from gateway.bus.memory import MemoryBus
-from gateway.ports import EventLog, LiveBus
+from gateway.ports.log import EventLog, LiveBus
 
 _NATS = "nats://"
 

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from gateway.bus.channel import Channel
-from gateway.nodes import HINTS_CHANNEL, Hint, HintKind, hints
+from gateway.ports.nodes import HINTS_CHANNEL, Hint, HintKind, hints
 
 MOST_WAITING = 10_000
 """Lanes whose hints wait to be said. What comes beyond is let go: the others look once a second."""
@@ -20,7 +20,7 @@ _decoder = msgspec.json.Decoder(Hint)
 
 
 class PostgresHints:
-    """`gateway.sharing.Hints`, over a connection of its own."""
+    """`gateway.sending.sharing.Hints`, over a connection of its own."""
 
     def __init__(self, url: str) -> None:
         self._waiting: dict[HintKind, set[str]] = {}

@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 
 from gateway.bus.memory import MemoryBus
 from gateway.events import Cursor, EventType, LoggedEvent, Page
-from gateway.ports import EventLog
+from gateway.ports.log import EventLog
 from gateway.times import from_micros, to_micros
 
 SUBJECT = "arrw.gateway.log"

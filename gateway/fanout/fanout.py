@@ -18,7 +18,8 @@ from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.fanout.interests import Interests
 from gateway.fanout.put_off import PUT_OFF_SECONDS, PutOff
-from gateway.ports import EventLog, FanoutPlace, FanoutStore, Wanted
+from gateway.ports.fanout import FanoutPlace, FanoutStore, Wanted
+from gateway.ports.log import EventLog
 from gateway.subscriptions import Interest
 from webhooks.deliveries import Delivery
 

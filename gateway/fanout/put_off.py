@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.events import Cursor, LoggedEvent
-from gateway.ports import Wanted
+from gateway.ports.fanout import Wanted
 
 PUT_OFF_SECONDS = 0.1
 """How long at most; sooner in a pause of a fifth of that."""

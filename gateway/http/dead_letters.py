@@ -18,7 +18,7 @@ from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import PageOf
 from gateway.http.services import Use
 from gateway.keys import Scope
-from gateway.ports import RedeliverQuery
+from gateway.ports.desk import RedeliverQuery
 from webhooks.deliveries import DeliveryStatus
 
 

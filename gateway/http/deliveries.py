@@ -24,7 +24,7 @@ from gateway.http.operations import Operation, Says, describes
 from gateway.http.paging import PageOf, fingerprint, read_token, write_token
 from gateway.http.services import Services, Use
 from gateway.keys import Scope
-from gateway.ports import DeliveryQuery, DeliveryRecord
+from gateway.ports.desk import DeliveryQuery, DeliveryRecord
 from webhooks.deliveries import DeliveryStatus
 
 

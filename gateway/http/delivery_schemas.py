@@ -8,7 +8,7 @@ from pydantic import Field
 from gateway.http.answers import Answer, Time
 from gateway.http.bodies import Moment
 from gateway.http.paging import Paged
-from gateway.ports import DeliveryRecord
+from gateway.ports.desk import DeliveryRecord
 from webhooks.deliveries import Attempt
 
 STATUSES = Literal["pending", "delivered", "dead", "cancelled"]

@@ -15,7 +15,7 @@ from gateway.filters import Filter
 from gateway.http.answers import Answer, Time
 from gateway.http.bodies import Body, Moment
 from gateway.http.paging import Paged
-from gateway.ports import Receipt
+from gateway.ports.log import Receipt
 from gateway.times import to_rfc3339
 
 LIBRARY = r"^(?!\.+$)(?!gateway$)[A-Za-z0-9_.:-]+$"

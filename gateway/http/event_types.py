@@ -16,7 +16,7 @@ from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_to
 from gateway.http.services import Use
 from gateway.intake import type_fault
 from gateway.keys import Scope
-from gateway.schemas import compile_schema
+from gateway.registry.schemas import compile_schema
 
 SCHEMA_WORDS = (
     "A JSON Schema (2020-12) for `data`, of at most 64 KiB. `$ref` leads into the schema itself and never back to "

@@ -38,7 +38,8 @@ from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_to
 from gateway.http.services import Use
 from gateway.intake import read_events
 from gateway.keys import Scope
-from gateway.ports import HistoryQuery, IdTaken, Misfit, Outcome
+from gateway.ports.desk import Outcome
+from gateway.ports.log import HistoryQuery, IdTaken, Misfit
 
 ACCEPTED = Says(description="It is on disk.", content=Accepted | AcceptedBatch)
 DUPLICATE = Says(description="It was there before, all of it; nothing is new.", content=Accepted | AcceptedBatch)

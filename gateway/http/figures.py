@@ -8,7 +8,6 @@ from litestar.params import FromPath
 from pydantic import Field
 
 from gateway.errors import InvalidInput, NotFound
-from gateway.histogram import Histogram, percentile
 from gateway.http.answers import Answer, Time, answer
 from gateway.http.auth import Caller, requires
 from gateway.http.bodies import Moment, parse_query
@@ -17,8 +16,18 @@ from gateway.http.paging import Paged, PageOf, fingerprint, read_token, write_to
 from gateway.http.services import Use
 from gateway.http.subscriptions import visible
 from gateway.keys import Scope
-from gateway.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Grouping, Interval, Place, Rollup, RollupQuery
-from gateway.rollups import Standing as Stands
+from gateway.rollups.histogram import Histogram, percentile
+from gateway.rollups.rollups import (
+    MOST_NAMES,
+    MOST_NAMES_OF_ALL,
+    Figures,
+    Grouping,
+    Interval,
+    Place,
+    Rollup,
+    RollupQuery,
+)
+from gateway.rollups.rollups import Standing as Stands
 from gateway.times import from_micros, to_micros
 from webhooks import circuit
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from gateway.events import Page
 from gateway.keys import Key, hash_secret
-from gateway.ports import KeyStore
+from gateway.ports.keys import KeyStore
 
 REVOKED = "gateway.key.revoked"
 """The notice that a revoked key leaves in the log, with `{"key_id": …}`."""

@@ -14,10 +14,10 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from gateway.distribution import SECONDS, Distribution
 from gateway.errors import GatewayError
 from gateway.http.problems import INTERNAL, kind_of
 from gateway.metrics import cumulated
+from gateway.rollups.distribution import SECONDS, Distribution
 
 
 class Answered(NamedTuple):

@@ -19,7 +19,7 @@ from gateway.http.ids import is_id
 from gateway.http.operations import Operation, Says, describes
 from gateway.http.services import Services, Use
 from gateway.keys import Scope
-from gateway.ports import ReplayRecord
+from gateway.ports.desk import ReplayRecord
 from webhooks.deliveries import DeliveryStatus
 
 

@@ -14,9 +14,13 @@ from gateway.filters import Filter
 from gateway.http.keyring import KeyRing
 from gateway.http.measuring import Requests
 from gateway.http.tokens import TokenDesk
-from gateway.ports import DeliveryDesk, EventLog, EventTypeStore, KeyStore, Published, Statistics, SubscriptionStore
+from gateway.ports.desk import DeliveryDesk, Statistics
+from gateway.ports.event_types import EventTypeStore
+from gateway.ports.keys import KeyStore
+from gateway.ports.log import EventLog, Published
+from gateway.ports.subscriptions import SubscriptionStore
 from gateway.replay import Prospect
-from gateway.rollups import Rollups
+from gateway.rollups.rollups import Rollups
 from gateway.subscriptions import Subscription
 from gateway.times import Clock
 from webhooks.deliveries import Attempt

@@ -12,7 +12,7 @@ import jwt
 
 from gateway.errors import Unauthenticated
 from gateway.http.keyring import KeyRing
-from gateway.ports import KeyStore
+from gateway.ports.keys import KeyStore
 from gateway.times import Clock
 
 ALGORITHM = "HS256"

@@ -8,7 +8,7 @@ from gateway.bus.memory import MemoryBus
 from gateway.inprocess.eventbus import Engine
 from gateway.inprocess.handlers import Handlers
 from gateway.publishing import Publisher
-from gateway.registry import CheckedPublisher, Registry
+from gateway.registry.registry import CheckedPublisher, Registry
 from gateway.statistics import CountedPublisher, Counters
 from gateway.storage.engines import database_of
 from gateway.storage.event_types import SqlEventTypeStore

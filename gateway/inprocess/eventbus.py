@@ -23,7 +23,7 @@ from gateway.events import Cursor, Event
 from gateway.filters import Filter
 from gateway.inprocess.handlers import TIMEOUT_SECONDS, Handler, Handlers, Registration
 from gateway.intake import draft_of
-from gateway.ports import IdTaken, Misfit, Receipt
+from gateway.ports.log import IdTaken, Misfit, Receipt
 from gateway.publishing import Publisher
 from gateway.statistics import CountedPublisher, Counters, Publishing
 from gateway.storage.memory import MemoryEventLog

@@ -24,7 +24,7 @@ import structlog
 from gateway.events import Cursor, Event, LoggedEvent, Page
 from gateway.filters import Candidate, Filter, Matcher
 from gateway.inprocess.own_thread import OwnThread
-from gateway.ports import EventLog
+from gateway.ports.log import EventLog
 from gateway.statistics import Share
 from gateway.times import Clock, now
 

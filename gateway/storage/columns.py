@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import BigInteger, Dialect, LargeBinary
 from sqlalchemy.types import TypeDecorator
 
-from gateway.histogram import Histogram
+from gateway.rollups.histogram import Histogram
 from gateway.times import from_micros, to_micros
 
 _MICROSECOND = timedelta(microseconds=1)

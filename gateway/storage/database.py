@@ -13,7 +13,7 @@ import structlog
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, LoggedEvent, Page
-from gateway.nodes import Nodes
+from gateway.ports.nodes import Nodes
 from gateway.storage.connection import Connection
 from gateway.storage.moves import refuse_half
 from gateway.storage.sealing import PLAIN, Seal, prepare

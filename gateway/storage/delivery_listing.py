@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select
 
 from gateway.keys import holds
 from gateway.listing import EXAMINED_ROWS, Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord
+from gateway.ports.desk import DeliveryQuery, DeliveryRecord
 from gateway.storage.connection import Connection
 from gateway.storage.delivery_records import record_of, records
 from gateway.storage.stretches import Stretch, stretch_between

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, case, select
 
-from gateway.ports import DeliveryRecord
+from gateway.ports.desk import DeliveryRecord
 from gateway.storage.tables import deliveries, subscriptions, tombstones
 from webhooks.deliveries import DeliveryStatus
 

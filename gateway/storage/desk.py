@@ -8,7 +8,7 @@ from sqlalchemy import delete, select, update
 from gateway.errors import Conflict
 from gateway.events import LoggedEvent
 from gateway.listing import Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
+from gateway.ports.desk import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
 from gateway.storage import redelivery
 from gateway.storage.attempt_rows import attempt_of
 from gateway.storage.connection import Connection
@@ -22,7 +22,7 @@ from webhooks.deliveries import Attempt, DeliveryStatus
 
 
 class SqlDeliveryDesk:
-    """`gateway.ports.DeliveryDesk` over a `Database`."""
+    """`gateway.ports.desk.DeliveryDesk` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

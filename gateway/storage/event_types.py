@@ -23,7 +23,7 @@ MAX_TYPES = 1_000
 
 
 class SqlEventTypeStore:
-    """`gateway.ports.EventTypeStore` over a `Database`."""
+    """`gateway.ports.event_types.EventTypeStore` over a `Database`."""
 
     def __init__(self, database: Database, *, most: int = MAX_TYPES, page_bytes: int = EXAMINED_BYTES) -> None:
         self._database = database

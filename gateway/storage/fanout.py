@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, insert, select, update
 from typeid import TypeID
 
 from gateway.events import Cursor, LoggedEvent
-from gateway.ports import FanoutPlace, Wanted
+from gateway.ports.fanout import FanoutPlace, Wanted
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.tables import cursors, deliveries
@@ -25,7 +25,7 @@ _MAKE = insert(deliveries)
 
 
 class SqlFanoutStore:
-    """`gateway.ports.FanoutStore` over a `Database`."""
+    """`gateway.ports.fanout.FanoutStore` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from gateway.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Interval
+from gateway.rollups.rollups import MOST_NAMES, MOST_NAMES_OF_ALL, Figures, Interval
 from gateway.storage import rollup_rows
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction

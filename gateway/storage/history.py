@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, false, func, or_, select
 from gateway.events import GATEWAY_LIBRARY, GATEWAY_PREFIX, Cursor, LoggedEvent
 from gateway.filters import Candidate, Filter, Matcher
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
-from gateway.ports import HistoryQuery
+from gateway.ports.log import HistoryQuery
 from gateway.storage.connection import Connection
 from gateway.storage.rows import logged, within
 from gateway.storage.tables import events

@@ -16,7 +16,7 @@ _SIGNING_KEY = "stream_tokens"
 
 
 class SqlKeyStore:
-    """`gateway.ports.KeyStore` over a `Database`."""
+    """`gateway.ports.keys.KeyStore` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

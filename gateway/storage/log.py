@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
 from gateway.intake.sameness import same_content
 from gateway.listing import Listing
-from gateway.ports import Appended, HistoryQuery, IdTaken, Receipt
+from gateway.ports.log import Appended, HistoryQuery, IdTaken, Receipt
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.history import read_history
@@ -38,7 +38,7 @@ _BETWEEN = (
 
 
 class SqlEventLog:
-    """`gateway.ports.EventLog` over a `Database`."""
+    """`gateway.ports.log.EventLog` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

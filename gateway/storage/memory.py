@@ -9,7 +9,7 @@ from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
 from gateway.filters import Candidate, Matcher
 from gateway.intake.sameness import same_content
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
-from gateway.ports import Appended, HistoryQuery, IdTaken, LiveBus, Receipt
+from gateway.ports.log import Appended, HistoryQuery, IdTaken, LiveBus, Receipt
 from gateway.times import Clock, now
 
 EVENT_OVERHEAD_BYTES = 512

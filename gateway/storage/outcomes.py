@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from gateway.events import LoggedEvent
 from gateway.keys import holds
 from gateway.listing import EXAMINED_ROWS, Listing
-from gateway.ports import MOST_OUTCOMES, DeliveryRecord, Outcome
+from gateway.ports.desk import MOST_OUTCOMES, DeliveryRecord, Outcome
 from gateway.storage.connection import Connection
 from gateway.storage.delivery_records import record_of, records
 from gateway.storage.fanout import fanout_cursor
@@ -23,7 +23,7 @@ async def read_outcomes(
     limit: int,
     before: str | None,
 ) -> Listing[Outcome, str]:
-    """See `gateway.ports.DeliveryDesk.outcomes`."""
+    """See `gateway.ports.desk.DeliveryDesk.outcomes`."""
     examined = (
         select(subscriptions.c.id, subscriptions.c.libraries)
         .order_by(subscriptions.c.id.desc())

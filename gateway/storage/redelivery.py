@@ -11,7 +11,7 @@ from sqlalchemy import Select, bindparam, insert, or_, select, update
 from typeid import TypeID
 
 from gateway.keys import holds
-from gateway.ports import RedeliverQuery, ReplayRecord
+from gateway.ports.desk import RedeliverQuery, ReplayRecord
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.log import position

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, case, exists, func, literal, or_, select, update
 
-from gateway.ports import ReplayRecord
+from gateway.ports.desk import ReplayRecord
 from gateway.storage.columns import Moment
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction

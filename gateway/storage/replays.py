@@ -13,7 +13,7 @@ from gateway.errors import Conflict
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.listing import EXAMINED_ROWS
-from gateway.replays import Counted, Found, Replay, Selection, Stretch, Unfinished
+from gateway.ports.replays import Counted, Found, Replay, Selection, Stretch, Unfinished
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.fanout import fanout_cursor, new_delivery, row_of_delivery

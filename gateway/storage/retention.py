@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, exists, func, or_, select, tuple_, update
 
 from gateway.events import GATEWAY_PREFIX, Cursor, Draft
-from gateway.ports import Dropped
+from gateway.ports.retention import Dropped
 from gateway.storage import notices
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
@@ -37,7 +37,7 @@ from webhooks.verdicts import Reason
 
 
 class SqlRetentionStore:
-    """`gateway.ports.RetentionStore` over a `Database`. Nothing of it has to be durable: it is done again."""
+    """`gateway.ports.retention.RetentionStore` over a `Database`. Nothing of it has to be durable: it is done again."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, func, select
 
-from gateway.rollups import Figures, Interval
+from gateway.rollups.rollups import Figures, Interval
 from gateway.storage.connection import Connection
 from gateway.storage.dialects import upsert
 from gateway.storage.tables import rollups

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 
 from gateway.keys import holds
 from gateway.listing import EXAMINED_ROWS, Listing
-from gateway.rollups import Figures, Grouping, Interval, Overview, Place, Rollup, RollupQuery, Standing
+from gateway.rollups.rollups import Figures, Grouping, Interval, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.storage.backlog import earliest_due, earliest_due_of
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database
@@ -25,7 +25,7 @@ _DIMENSIONS = {Grouping.TYPE: TYPE, Grouping.LIBRARY: LIBRARY}
 
 
 class SqlRollups:
-    """`gateway.rollups.Rollups` over a `Database`."""
+    """`gateway.rollups.rollups.Rollups` over a `Database`."""
 
     def __init__(
         self, database: Database, *, examined_rows: int = EXAMINED_ROWS, rows_at_once: int = ROWS_AT_ONCE

@@ -34,7 +34,7 @@ from webhooks.endpoints import Status
 
 
 class SqlSubscriptionStore:
-    """`gateway.ports.SubscriptionStore` over a `Database`."""
+    """`gateway.ports.subscriptions.SubscriptionStore` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import Row, insert, select
 
-from gateway.histogram import Histogram, add
-from gateway.rollups import Figures, Interval
+from gateway.rollups.histogram import Histogram, add
+from gateway.rollups.rollups import Figures, Interval
 from gateway.storage.connection import Connection
 from gateway.storage.tables import tallies
 from gateway.times import from_micros, to_micros

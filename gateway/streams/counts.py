@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gateway.distribution import EVENTS, SECONDS, Distribution
+from gateway.rollups.distribution import EVENTS, SECONDS, Distribution
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from gateway.events import Cursor
-from gateway.ports import EventLog
+from gateway.ports.log import EventLog
 from gateway.streams.hub import Hub, Leaf
 
 BLOCK_EVENTS = 512

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NewType
 
 from gateway.events import Cursor, Position
-from gateway.ports import EventLog
+from gateway.ports.log import EventLog
 from gateway.streams.hub import Hub
 from gateway.tail import Tail
 

@@ -21,7 +21,7 @@ from typeid import TypeID
 from gateway.errors import GatewayError, Overloaded, StorageUnavailable, Unauthenticated
 from gateway.events import Cursor, Page
 from gateway.filters import Filter
-from gateway.ports import EventLog
+from gateway.ports.log import EventLog
 from gateway.statistics import Share
 from gateway.streams.counts import Counts
 from gateway.streams.hub import Hub, Leaf, Selection, Sheet

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.events import Cursor, LoggedEvent, Page
 from gateway.filters import Filter
-from gateway.ports import EventLog, HistoryQuery, IdTaken, Receipt
+from gateway.ports.log import EventLog, HistoryQuery, IdTaken, Receipt
 from tests.builders import NOON, HandClock, a_draft
 
 EVERYTHING = Filter()

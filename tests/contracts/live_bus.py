@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.events import Page
-from gateway.ports import LiveBus
+from gateway.ports.log import LiveBus
 from tests.builders import a_page, an_event
 
 ONE, TWO = a_page([an_event(cursor=1)]), a_page([an_event(cursor=2)])

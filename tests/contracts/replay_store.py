@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import Conflict
 from gateway.events import Cursor, Draft, LoggedEvent
 from gateway.filters import Filter
-from gateway.replays import Found, Replay, ReplayStore, Selection, Stretch
+from gateway.ports.replays import Found, Replay, ReplayStore, Selection, Stretch
 from tests.builders import a_draft
 from webhooks.deliveries import Delivery, DeliveryStatus
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from gateway.bus.hints import MOST_WAITING, PostgresHints
-from gateway.nodes import HINTED_AT_ONCE, HINTS_CHANNEL, Hint
+from gateway.ports.nodes import HINTED_AT_ONCE, HINTS_CHANNEL, Hint
 from tests.servers.postgres import PostgresServer
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from gateway.events import Cursor, Draft, LoggedEvent
-from gateway.replays import ReplayStore
+from gateway.ports.replays import ReplayStore
 from gateway.storage.memory import MemoryEventLog
 from tests.builders import HandClock, a_draft
 from tests.contracts.replay_store import ReplayStoreContract

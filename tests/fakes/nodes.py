@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.errors import StorageUnavailable
-from gateway.nodes import Census, Hint, HintKind, Taken
+from gateway.ports.nodes import Census, Hint, HintKind, Taken
 from tests.fakes.clock import FakeClock
 from webhooks.ownership import Lease
 
@@ -123,7 +123,7 @@ class FakeExchange:
 
 
 class FakeHints:
-    """`gateway.sharing.Hints`."""
+    """`gateway.sending.sharing.Hints`."""
 
     def __init__(self, exchange: FakeExchange) -> None:
         self._exchange = exchange

@@ -7,7 +7,7 @@ from datetime import datetime
 from gateway.errors import Conflict
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Candidate, Filter, Matcher
-from gateway.replays import Counted, Found, Replay, Selection, Stretch, Unfinished
+from gateway.ports.replays import Counted, Found, Replay, Selection, Stretch, Unfinished
 from gateway.storage.memory import MemoryEventLog
 from tests.fakes.clock import START
 from webhooks.deliveries import Delivery, DeliveryStatus

@@ -16,9 +16,9 @@ from gateway.http.routes import create_http
 from gateway.http.services import Services
 from gateway.http.tokens import TokenDesk
 from gateway.keys import Key, Scope, hash_secret
-from gateway.ports import EventLog
+from gateway.ports.log import EventLog
 from gateway.publishing import Publisher
-from gateway.registry import CheckedPublisher, Registry
+from gateway.registry.registry import CheckedPublisher, Registry
 from gateway.replay import Replayer
 from gateway.statistics import Publishing
 from gateway.storage.memory import MemoryEventLog

@@ -10,8 +10,8 @@ from gateway.event_types import BUILT_IN, EventTypeRecord, Validation
 from gateway.events import Cursor, LoggedEvent
 from gateway.keys import Key
 from gateway.listing import Listing
-from gateway.ports import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
-from gateway.rollups import Figures, Overview, Place, Rollup, RollupQuery, Standing
+from gateway.ports.desk import DeliveryQuery, DeliveryRecord, Outcome, RedeliverQuery, ReplayRecord
+from gateway.rollups.rollups import Figures, Overview, Place, Rollup, RollupQuery, Standing
 from gateway.subscriptions import Interest, Subscription
 from tests.builders import NOON
 from webhooks.deliveries import Attempt, DeliveryStatus

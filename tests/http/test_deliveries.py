@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from gateway.keys import Scope
-from gateway.ports import DeliveryRecord
+from gateway.ports.desk import DeliveryRecord
 from tests.http.conftest import START, Api
 from webhooks.deliveries import Attempt, DeliveryStatus
 

@@ -8,7 +8,7 @@ import pytest
 from gateway.events import Cursor
 from gateway.filters import Filter
 from gateway.keys import Scope
-from gateway.ports import DeliveryRecord, Outcome
+from gateway.ports.desk import DeliveryRecord, Outcome
 from gateway.subscriptions import Interest
 from tests.builders import a_draft
 from tests.http.conftest import Api

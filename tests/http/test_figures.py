@@ -5,9 +5,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from gateway.histogram import add
 from gateway.keys import Scope
-from gateway.rollups import Figures, Grouping, Interval, Rollup, Standing
+from gateway.rollups.histogram import add
+from gateway.rollups.rollups import Figures, Grouping, Interval, Rollup, Standing
 from tests.http.conftest import START, Api
 from webhooks.endpoints import Health
 

@@ -13,7 +13,7 @@ from gateway.http.auth import PUBLIC
 from gateway.http.problems import of_gateway
 from gateway.http.routes import create_http
 from gateway.keys import Scope
-from gateway.ports import DeliveryRecord, ReplayRecord
+from gateway.ports.desk import DeliveryRecord, ReplayRecord
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
 from tests.http.conftest import Api

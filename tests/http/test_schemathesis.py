@@ -10,7 +10,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from gateway.events import Draft
 from gateway.keys import Key, Scope, hash_secret
-from gateway.ports import Appended, EventLog
+from gateway.ports.log import Appended, EventLog
 from tests.http.conftest import START, Api
 
 SECRET = "arrw_schemathesis"

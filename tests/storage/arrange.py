@@ -10,8 +10,8 @@ from typeid import TypeID
 
 from gateway.events import Cursor, Draft, LoggedEvent
 from gateway.filters import Filter
-from gateway.ports import FanoutPlace
-from gateway.replays import Selection, Stretch
+from gateway.ports.fanout import FanoutPlace
+from gateway.ports.replays import Selection, Stretch
 from gateway.storage.database import Database, Transaction
 from gateway.storage.deliveries import SqlDeliveryStore
 from gateway.storage.desk import SqlDeliveryDesk

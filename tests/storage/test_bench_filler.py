@@ -10,7 +10,7 @@ from gateway.bench.marks import marks_in
 from gateway.bench.roles import filler
 from gateway.bench.servers import new_database
 from gateway.events import Cursor
-from gateway.ports import FanoutPlace
+from gateway.ports.fanout import FanoutPlace
 from gateway.storage.engines import database_of
 from tests.builders import HandClock
 from tests.servers.postgres import PostgresServer

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import delete, func, select
 
-from gateway.ports import RedeliverQuery
+from gateway.ports.desk import RedeliverQuery
 from gateway.storage.database import Transaction
 from gateway.storage.tables import deliveries, delivery_counts
 from gateway.subscriptions import Subscription

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import Conflict
 from gateway.events import Cursor
-from gateway.ports import DeliveryQuery, RedeliverQuery
+from gateway.ports.desk import DeliveryQuery, RedeliverQuery
 from gateway.subscriptions import Subscription
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores, drop_events

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.events import Cursor, Page
 from gateway.filters import Filter
-from gateway.ports import HistoryQuery
+from gateway.ports.log import HistoryQuery
 from gateway.storage.database import Database
 from gateway.storage.log import SqlEventLog
 from tests.builders import HandClock, a_draft

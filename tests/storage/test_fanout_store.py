@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from gateway.events import Cursor, LoggedEvent
-from gateway.ports import FanoutPlace
+from gateway.ports.fanout import FanoutPlace
 from tests.builders import NOON, a_draft
 from tests.storage.arrange import Stores
 from webhooks.deliveries import DeliveryStatus

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.nodes import HINTS_CHANNEL, Membership, Nodes, Taken
+from gateway.ports.nodes import HINTS_CHANNEL, Membership, Nodes, Taken
 from gateway.storage.engines import database_of
 from tests.builders import NOON, HandClock
 from tests.servers.postgres import PostgresServer, postgres_server

@@ -5,7 +5,7 @@ from dataclasses import replace
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
 from gateway.listing import Listing
-from gateway.ports import MOST_OUTCOMES, Outcome
+from gateway.ports.desk import MOST_OUTCOMES, Outcome
 from gateway.subscriptions import Subscription
 from tests.builders import a_draft
 from tests.storage.arrange import Stores, drop_events

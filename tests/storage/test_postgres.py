@@ -10,7 +10,8 @@ from sqlalchemy import select, text, update
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
-from gateway.ports import FanoutPlace, IdTaken
+from gateway.ports.fanout import FanoutPlace
+from gateway.ports.log import IdTaken
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
 from gateway.storage.engines.postgres.commits import InOrder

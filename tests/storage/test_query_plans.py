@@ -17,9 +17,10 @@ from sqlalchemy import text
 from gateway.event_types import EventTypeRecord
 from gateway.events import Cursor, LoggedEvent
 from gateway.filters import Filter
-from gateway.ports import DeliveryQuery, HistoryQuery, RedeliverQuery
-from gateway.replays import Selection, Stretch
-from gateway.rollups import Grouping, Interval, Place, RollupQuery
+from gateway.ports.desk import DeliveryQuery, RedeliverQuery
+from gateway.ports.log import HistoryQuery
+from gateway.ports.replays import Selection, Stretch
+from gateway.rollups.rollups import Grouping, Interval, Place, RollupQuery
 from gateway.storage.event_types import SqlEventTypeStore
 from gateway.storage.folding import Folding
 from gateway.storage.retention import SqlRetentionStore

@@ -9,8 +9,9 @@ import pytest
 from gateway.events import Cursor, Draft, LoggedEvent
 from gateway.filters import Filter
 from gateway.listing import EXAMINED_ROWS
-from gateway.ports import FanoutPlace, RedeliverQuery
-from gateway.replays import ReplayStore, Stretch
+from gateway.ports.desk import RedeliverQuery
+from gateway.ports.fanout import FanoutPlace
+from gateway.ports.replays import ReplayStore, Stretch
 from gateway.storage.database import Database, Transaction
 from gateway.storage.desk import SqlDeliveryDesk
 from gateway.subscriptions import paused

@@ -14,15 +14,17 @@ from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Page
 from gateway.fanout.fanout import Fanout
 from gateway.filters import Filter
-from gateway.ports import Dropped, HistoryQuery, IdTaken, RedeliverQuery
-from gateway.replays import Selection, Stretch
-from gateway.retention import Retention
+from gateway.ports.desk import RedeliverQuery
+from gateway.ports.log import HistoryQuery, IdTaken
+from gateway.ports.replays import Selection, Stretch
+from gateway.ports.retention import Dropped
 from gateway.storage.database import Database
 from gateway.storage.engines import database_of
 from gateway.storage.replays import SqlReplayStore
 from gateway.storage.retention import SqlRetentionStore
 from gateway.storage.tables import deliveries
 from gateway.subscriptions import disabled, paused
+from gateway.upkeep.retention import Retention
 from tests.builders import NOON, HandClock, a_draft
 from tests.storage.arrange import Stores, an_attempt
 from tests.until import until

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 
 from gateway.errors import StorageUnavailable
-from gateway.rollups import Figures, Grouping, Interval, Place, Rollup, RollupQuery
+from gateway.rollups.rollups import Figures, Grouping, Interval, Place, Rollup, RollupQuery
 from gateway.storage.database import Database, Transaction
 from gateway.storage.folding import Folding
 from gateway.storage.rollups import SqlRollups

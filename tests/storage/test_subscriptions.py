@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import Conflict
 from gateway.events import Cursor
 from gateway.filters import Filter
-from gateway.ports import FanoutPlace
+from gateway.ports.fanout import FanoutPlace
 from gateway.subscriptions import Subscription, paused, resumed
 from tests.builders import NOON
 from tests.storage.arrange import Stores, a_subscription

@@ -7,7 +7,7 @@ import pytest
 from gateway.events import Cursor
 from gateway.explaining import why_none
 from gateway.filters import Candidate, Filter
-from gateway.ports import Outcome
+from gateway.ports.desk import Outcome
 from gateway.subscriptions import Interest
 from tests.builders import an_event
 

@@ -16,7 +16,7 @@ from gateway.fanout.fanout import Fanout
 from gateway.fanout.interests import Interests
 from gateway.fanout.put_off import PUT_OFF_AT_MOST, WORTH_IT
 from gateway.filters import Filter
-from gateway.ports import FanoutPlace, Wanted
+from gateway.ports.fanout import FanoutPlace, Wanted
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Interest
 from tests.fakes.deliveries import a_delivery

@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.histogram import RATIO, Histogram, add, merge, percentile
+from gateway.rollups.histogram import RATIO, Histogram, add, merge, percentile
 
 MICROSECOND = timedelta(microseconds=1)
 SPANS = st.lists(st.integers(0, 10**12), min_size=1, max_size=200)

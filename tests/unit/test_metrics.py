@@ -8,11 +8,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from gateway import metrics
-from gateway.distribution import Distribution
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor, Position
 from gateway.publishing import Publisher
-from gateway.rollups import Overview, Rollups
+from gateway.rollups.distribution import Distribution
+from gateway.rollups.rollups import Overview, Rollups
 from gateway.statistics import MAX_TYPES, Counters
 from gateway.storage.memory import MemoryEventLog
 from tests.builders import NOON, a_draft

@@ -9,7 +9,7 @@ import pytest
 from gateway import publishing
 from gateway.errors import Overloaded, StorageUnavailable
 from gateway.events import Draft, EventType
-from gateway.ports import Appended, IdTaken
+from gateway.ports.log import Appended, IdTaken
 from gateway.publishing import Publisher
 from gateway.storage.memory import MemoryEventLog
 

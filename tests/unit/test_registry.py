@@ -11,8 +11,8 @@ from gateway.errors import InvalidInput
 from gateway.event_types import BUILT_IN, EventTypeRecord, Validation
 from gateway.events import Cursor, Draft, Event
 from gateway.inprocess.eventbus import EventBus, memory_engine
-from gateway.ports import Misfit, Published, Receipt
-from gateway.registry import CheckedPublisher, Registry
+from gateway.ports.log import Misfit, Published, Receipt
+from gateway.registry.registry import CheckedPublisher, Registry
 from gateway.statistics import CountedPublisher, Counters
 from tests.builders import a_draft, a_page, an_event
 

@@ -14,8 +14,8 @@ import structlog.testing
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
 from gateway.filters import Filter
+from gateway.ports.replays import Found, Replay, Selection, Stretch, Unfinished
 from gateway.replay import AT_MOST, MOST_PENDING, MOST_UNTRIED, REST, Prospect, Replayer, portions
-from gateway.replays import Found, Replay, Selection, Stretch, Unfinished
 from gateway.storage.memory import MemoryEventLog
 from gateway.subscriptions import Subscription
 from tests.builders import a_draft

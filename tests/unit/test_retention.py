@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
-from gateway.ports import Dropped
-from gateway.retention import REST, RETRY_SECONDS, ROWS_AT_ONCE, Retention
+from gateway.ports.retention import Dropped
+from gateway.upkeep.retention import REST, RETRY_SECONDS, ROWS_AT_ONCE, Retention
 from tests.builders import NOON, HandClock
 from tests.until import until
 

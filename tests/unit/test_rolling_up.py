@@ -8,7 +8,7 @@ from datetime import datetime
 from structlog.testing import capture_logs
 
 from gateway.errors import StorageUnavailable
-from gateway.rolling_up import RollingUp
+from gateway.upkeep.rolling_up import RollingUp
 from tests.builders import NOON
 from tests.until import until
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import InvalidInput
 from gateway.event_types import BUILT_IN
-from gateway.schemas import DIALECT, MAX_SCHEMA_BYTES, compile_schema
+from gateway.registry.schemas import DIALECT, MAX_SCHEMA_BYTES, compile_schema
 
 WORST_SECONDS = 5.0
 """A check takes a second at the very worst; this machine may be busy. What is not bounded takes minutes, or years."""

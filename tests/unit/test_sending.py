@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.sending import AloneSending, NotSending
+from gateway.sending.sending import AloneSending, NotSending
 from tests.fakes.clock import FakeClock, until
 from tests.fakes.deliveries import MemoryDeliveryStore, ScriptedSender, a_delivery, an_endpoint
 from webhooks.dispatcher import Dispatcher

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import StorageUnavailable
-from gateway.nodes import Hint
-from gateway.sharing import SharedSending
+from gateway.ports.nodes import Hint
+from gateway.sending.sharing import SharedSending
 from tests.fakes.clock import FakeClock, quiet, until
 from tests.fakes.deliveries import MemoryDeliveryStore, ScriptedSender, a_delivery, an_endpoint
 from tests.fakes.nodes import FakeExchange, FakeMember, FakeNodes

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from gateway.events import Cursor, Draft
-from gateway.ports import Appended, IdTaken, Receipt
+from gateway.ports.log import Appended, IdTaken, Receipt
 from gateway.statistics import MAX_TYPES, CountedPublisher, Counters, DeliveryTally, Share
 from tests.builders import a_draft
 from tests.fakes.clock import START

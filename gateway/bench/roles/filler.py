@@ -14,7 +14,7 @@ from gateway.bench.roles.answering import Answer, answer_calls
 from gateway.events import Draft, EventType
 from gateway.filters import Filter
 from gateway.intake import MAX_BATCH, read_events
-from gateway.ports import FanoutPlace
+from gateway.ports.fanout import FanoutPlace
 from gateway.storage.database import Database
 from gateway.storage.engines import database_of
 from gateway.storage.fanout import SqlFanoutStore

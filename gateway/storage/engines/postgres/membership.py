@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import structlog
 
-from gateway.nodes import HINTS_CHANNEL, hints
+from gateway.ports.nodes import HINTS_CHANNEL, hints
 from gateway.storage.engines.postgres.server import FAULTS, connect, terminate
 from webhooks.ownership import LEASE_SECONDS, RENEW_SECONDS, Lease
 

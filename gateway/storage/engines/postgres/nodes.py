@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, extract, func, null, select, text, update
 from typeid import TypeID
 
-from gateway.nodes import HINTS_CHANNEL, Census, Membership, Taken, hints
+from gateway.ports.nodes import HINTS_CHANNEL, Census, Membership, Taken, hints
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.dialects import insert_new

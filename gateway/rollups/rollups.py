@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from gateway.histogram import Histogram, merge
 from gateway.listing import Listing
+from gateway.rollups.histogram import Histogram, merge
 from webhooks.endpoints import Health
 
 MOST_NAMES = 100

@@ -17,7 +17,7 @@ import structlog
 
 from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
-from gateway.ports import RetentionStore
+from gateway.ports.retention import RetentionStore
 from gateway.times import Clock
 
 LOOK_SECONDS = 10.0

@@ -17,8 +17,8 @@ import structlog
 from gateway.errors import Fault, InvalidInput
 from gateway.event_types import EventTypeRecord, Validation
 from gateway.events import GATEWAY_PREFIX, Cursor, Draft, LoggedEvent, Page
-from gateway.ports import Misfit, Published
-from gateway.schemas import Schema, compile_schema
+from gateway.ports.log import Misfit, Published
+from gateway.registry.schemas import Schema, compile_schema
 from gateway.statistics import Publishing, Share
 
 UPDATED: Final = f"{GATEWAY_PREFIX}event_type.updated"

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from gateway.nodes import HintKind
+from gateway.ports.nodes import HintKind
 from webhooks.deliveries import Delivery
 from webhooks.dispatcher import Dispatcher
 

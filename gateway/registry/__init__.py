@@ -1,0 +1,1 @@
+"""What is known of event types, and what their data is held to."""

@@ -1,0 +1,1 @@
+"""What deliveries came to over time, as values."""
