@@ -104,6 +104,7 @@ def test_all_that_is_published_is_accounted_for(workshop: Workshop, mode: str) -
     check(small(workshop, mode), mode)
 
 
+@pytest.mark.scale
 def test_so_it_is_in_the_modes_that_start_several_gateways(workshop: Workshop) -> None:
     # At once, because they wait for processes to start most of the time.
     for mode, bench in [(mode, small(workshop, mode)) for mode in sorted(TOGETHER)]:
@@ -121,6 +122,7 @@ def check(bench: Bench, mode: str) -> None:
     assert list(bench.files.iterdir()) == []
 
 
+@pytest.mark.scale
 @pytest.mark.skipif(
     all(option.name != "workers" for option in serve.command.params), reason="the gateway has one process only"
 )

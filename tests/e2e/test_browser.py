@@ -8,6 +8,8 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gateway.http.frames import MEDIA_TYPE, frame
 from tests.e2e.api import api_of
 from tests.e2e.browser import IN_BROWSER, OPEN, a_page, frames_seen, open_source, publish, until_open
@@ -20,6 +22,7 @@ KILLS = 2
 pytestmark = IN_BROWSER
 
 
+@pytest.mark.chaos
 async def test_eventsource_survives_kill_9_by_itself_and_sees_each_event_once_and_in_order(
     gateway: GatewayProcess, pages: ReceiverProcess
 ) -> None:
@@ -43,6 +46,7 @@ async def test_eventsource_survives_kill_9_by_itself_and_sees_each_event_once_an
         assert "closed" not in await page.evaluate("states")
 
 
+@pytest.mark.chaos
 async def test_an_event_published_between_opening_and_the_first_event_is_not_lost_when_the_gateway_dies(
     gateway: GatewayProcess, pages: ReceiverProcess
 ) -> None:

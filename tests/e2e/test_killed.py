@@ -41,6 +41,7 @@ async def _state(api: Api, ids: dict[str, str]) -> list[Json]:
     return [{"subscription": one, "deliveries": some} for one, some in zip(subscriptions, whole, strict=True)]
 
 
+@pytest.mark.chaos
 async def test_what_was_held_waiting_paused_or_disabled_is_so_still_and_what_was_in_flight_is_repeated(
     workshop: Workshop,
 ) -> None:

@@ -61,6 +61,7 @@ async def _owe(api: Api, posts: ReceiverProcess, *ids: str) -> None:
     await eventually(lambda: {post.event_id for post in posts.posts()} >= set(ids), "each was tried")
 
 
+@pytest.mark.chaos
 async def test_streams_and_deliveries_go_on_across_a_copy_to_postgres(url: str, workshop: Workshop) -> None:
     posts = receiver(workshop)
     settings = {"RETRY_SCHEDULE": json.dumps([1] * 20), "SECRET_KEY": '["a passphrase of some length"]'}
@@ -90,6 +91,7 @@ async def test_streams_and_deliveries_go_on_across_a_copy_to_postgres(url: str, 
     assert {post.event_id for post in posts.posts()} == {"a", "b", "c"}
 
 
+@pytest.mark.chaos
 async def test_after_a_restore_a_stream_is_told_of_the_gap_and_what_is_owed_is_sent(workshop: Workshop) -> None:
     posts = receiver(workshop)
     gateway = workshop.gateway({"RETRY_SCHEDULE": json.dumps([1] * 20)})

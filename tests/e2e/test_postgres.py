@@ -54,6 +54,7 @@ async def _all_delivered(api: Api, ids: list[str]) -> None:
     await eventually_answered(delivered, f"{ids} are delivered, once each")
 
 
+@pytest.mark.chaos
 async def test_a_gateway_that_is_killed_goes_on_where_it_was(url: str, workshop: Workshop) -> None:
     gateway, posts = workshop.gateway({"DATABASE_URL": url}), receiver(workshop)
     async with client_of(gateway) as client, StreamReader(client, "/v1/events/stream") as stream:
@@ -94,6 +95,7 @@ async def test_while_the_database_is_down_streams_stay_open_and_then_all_goes_on
     assert gateway.is_up
 
 
+@pytest.mark.chaos
 async def test_two_processes_share_a_log_and_what_one_owned_the_other_sends_when_it_is_killed(
     url: str, bus: str, workshop: Workshop
 ) -> None:

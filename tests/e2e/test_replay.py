@@ -20,6 +20,7 @@ NOT_BEHIND = 200
 """A live event may find so many replayed ones ahead of it: those under way, and what comes while it is published."""
 
 
+@pytest.mark.chaos
 async def test_a_replay_survives_kills_keeps_its_order_and_lets_live_events_by(workshop: Workshop) -> None:
     gateway, posts = workshop.gateway(), receiver(workshop)
     async with api_of(gateway) as api:

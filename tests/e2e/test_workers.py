@@ -72,6 +72,7 @@ def _event(number: int) -> Json:
     return {"type": "custom", "library_id": "acme", "id": f"e{number}", "data": {}}
 
 
+@pytest.mark.chaos
 async def test_one_that_is_killed_is_replaced_and_meanwhile_the_others_answer(workshop: Workshop, url: str) -> None:
     gateway = await _started(workshop, url)
     first = _workers(gateway)
@@ -176,6 +177,7 @@ async def _refuses(gateway: GatewayProcess) -> bool:
     return False
 
 
+@pytest.mark.chaos
 async def test_workers_whose_supervisor_is_killed_end_by_themselves(workshop: Workshop, url: str) -> None:
     gateway = await _started(workshop, url)
     workers = _workers(gateway)
