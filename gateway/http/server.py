@@ -29,9 +29,10 @@ MAX_MESSAGE_BYTES = 4 * 2**10
 """What a WebSocket's reader says is ignored, and may be no longer than this."""
 GC_THRESHOLDS = (50_000, 20, 100)
 """A full collection with thousands of streams open takes a tenth of a second, and finds next to nothing."""
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """How long a thread waits for the interpreter while another is busy. The writer's takes it anew after each step of the
-database: with the usual 5 ms a busy loop held publishing to a tenth of what it is with this."""
+database, of which a row is one: with the usual 5 ms a busy loop held publishing to a tenth of what it is with 0.5, and
+a read of a thousand rows took 86 ms with 0.5, 21 with this."""
 
 _log = structlog.get_logger(__name__)
 

@@ -22,9 +22,9 @@ from gateway.storage.database import Database, Transaction
 from gateway.storage.rollup_rows import ALL, EVERYBODY, LIBRARY, OTHERS, TYPE, Key, summed
 from gateway.storage.rows import within
 from gateway.storage.tables import rollups, tallies
-from gateway.storage.tallies import ENTRIES_AT_ONCE, Source, decoded, encoded, merge
+from gateway.storage.tallies import Source, decoded, encoded, merge
 
-SOURCES_AT_ONCE = ENTRIES_AT_ONCE
+SOURCES_AT_ONCE = 2
 GATHERED_AT_ONCE = 500
 GATHERED_BYTES_AT_ONCE = 128 * 2**10
 FOLDED_AT_ONCE = 20

@@ -141,6 +141,10 @@ async def _leaving(
     connection: Connection, earliest: int, passed: int, before: datetime, limit: int, max_bytes: int
 ) -> list[Row[Any]]:
     """The first events of the log that may go (`cursor`, `accepted_at`), as many as one batch takes."""
+    # Mostly none is old, which one row tells; and each row that is read in a thread may wait for the interpreter.
+    oldest = await connection.scalar(select(events.c.accepted_at).where(events.c.cursor == earliest))
+    if oldest is None or oldest >= before:
+        return []
     first: Select[Any] = (
         select(events.c.cursor, events.c.accepted_at, func.length(events.c.data).label("size"))
         .where(events.c.cursor >= earliest, events.c.cursor <= passed)

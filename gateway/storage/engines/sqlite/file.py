@@ -84,6 +84,10 @@ def set_durable(connection: sqlite3.Connection, durable: bool) -> None:  # noqa:
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
 
+_sync = getattr(os, "fdatasync", os.fsync)
+"""When the file was changed need not be on disk, where the system can tell the two apart."""
+
+
 def sync_wal(database: Path) -> None:
     """See that whatever has been committed is on disk.
 
@@ -92,7 +96,7 @@ def sync_wal(database: Path) -> None:
     """
     wal = os.open(f"{database}-wal", os.O_RDONLY)
     try:
-        os.fsync(wal)
+        _sync(wal)
     finally:
         os.close(wal)
 
