@@ -84,25 +84,25 @@ class Database(ABC):
         """Let go of the days of attempts that were over before *before*, where an engine keeps them so, and make place
         for those to come. Answers from before when the others are to go row by row."""
 
-    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+    async def write(self, work: Work[T], *, durable: bool = True, can_wait: bool = False) -> T:
         """Run *work* in a transaction of its own and commit it.
 
         *work* may run in another thread, and more than once where others got in its way: it may use its transaction
         and plain values, awaits nothing but its statements, and changes nothing else. It runs to its end even if the
         caller is cancelled, so that nobody who gives up leaves a transaction open.
         With *durable* it is on disk on return; else a power failure may take it back (never a killed gateway), so
-        that is for what can be derived again.
+        that is for what can be derived again. With *can_wait* it goes behind those for which somebody waits.
 
         Raises:
             StorageUnavailable: nothing was written, or, if the commit itself failed, perhaps all.
         """
-        task = asyncio.create_task(self._write(work, durable=durable))
+        task = asyncio.create_task(self._write(work, durable=durable, can_wait=can_wait))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
     @abstractmethod
-    async def _write(self, work: Work[T], *, durable: bool) -> T:
+    async def _write(self, work: Work[T], *, durable: bool, can_wait: bool) -> T:
         """`write`, for a caller that stays."""
 
     async def _admit(self, connection: Connection) -> bool:

@@ -104,7 +104,7 @@ class SqlDeliveryStore:
 
         if settlements:
             # What a power failure takes back is sent again: receivers know it by its id.
-            self._settled(await self._database.write(work, durable=False))
+            self._settled(await self._database.write(work, durable=False, can_wait=True))
 
 
 def _by_due_time(condition: ColumnElement[bool]) -> Select[Any]:

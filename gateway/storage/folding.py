@@ -67,7 +67,7 @@ class Folding:
                 await connection.execute(_DELETE, {"ids": spare})
             return len(together), has_more
 
-        return await self.database.write(work, durable=False)
+        return await self.database.write(work, durable=False, can_wait=True)
 
     async def fold(self) -> bool:
         """Add the oldest tallies to the rollups. False: there were none."""
@@ -82,7 +82,7 @@ class Folding:
             return True
 
         # What a power failure takes back is a tally again.
-        return await self.database.write(work, durable=False)
+        return await self.database.write(work, durable=False, can_wait=True)
 
     async def drop_old(self, now: datetime) -> bool:
         """Drop some rollups that have been kept for long enough. False: there were none."""
@@ -94,7 +94,7 @@ class Folding:
                     return True
             return False
 
-        return await self.database.write(work, durable=False)
+        return await self.database.write(work, durable=False, can_wait=True)
 
     async def _add(self, connection: Connection, found: Mapping[Source, Figures]) -> None:
         wanted = summed(found, *Interval)

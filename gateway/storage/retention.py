@@ -67,7 +67,7 @@ class SqlRetentionStore:
                 more=is_cut or bool(gone),
             )
 
-        return await self._database.write(work, durable=False)
+        return await self._database.write(work, durable=False, can_wait=True)
 
     async def drop_attempts(self, *, before: datetime, limit: int) -> int:
         until = await self._database.turn_days(before=before)
@@ -86,7 +86,7 @@ class SqlRetentionStore:
                 )
             ).rowcount
 
-        return await self._database.write(work, durable=False)
+        return await self._database.write(work, durable=False, can_wait=True)
 
     async def drop_deliveries(self, *, before: datetime, limit: int) -> int:
         is_old = deliveries.c.settled_at < before
@@ -101,7 +101,7 @@ class SqlRetentionStore:
                 await transaction.connection.execute(delete(deliveries).where(deliveries.c.id.in_(ids)))
             return len(ids)
 
-        return await self._database.write(work, durable=False)
+        return await self._database.write(work, durable=False, can_wait=True)
 
     async def drop_remains(self, *, before: datetime, limit: int) -> int:
         async def work(transaction: Transaction) -> int:
@@ -134,7 +134,7 @@ class SqlRetentionStore:
                     await connection.execute(delete(table).where(table.c.subscription_id.in_(ids)))
             return max(dropped.rowcount, len(ids))
 
-        return await self._database.write(work, durable=False)
+        return await self._database.write(work, durable=False, can_wait=True)
 
 
 async def _leaving(

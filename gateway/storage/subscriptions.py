@@ -159,7 +159,7 @@ class SqlSubscriptionStore:
         async def work(transaction: Transaction) -> int:
             return await cancel_orphans(transaction.connection, limit, now=self._database.clock())
 
-        return await self._database.write(work, durable=False)
+        return await self._database.write(work, durable=False, can_wait=True)
 
 
 def _starts_afresh(before: Subscription, after: Subscription) -> bool:

@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from gateway.storage.engines.sqlite.steps import InPlace, InThread, to_its_end
+from gateway.storage.engines.sqlite.steps import InPlace, InThread, InTurns, to_its_end
 
 
 async def test_steps_in_a_thread_hold_up_nobody_else_and_keep_their_order() -> None:
@@ -26,6 +28,46 @@ async def test_steps_in_a_thread_hold_up_nobody_else_and_keep_their_order() -> N
     await last
     assert taken == ["slow, by steps_0", "asked for by nobody", "last"]
     thread.end()
+
+
+async def test_what_can_wait_goes_behind_what_somebody_waits_for_and_keeps_its_order() -> None:
+    thread = InTurns("turns")
+    may_go_on = threading.Event()
+    taken: list[str] = []
+    turns: list[asyncio.Future[object]] = [asyncio.ensure_future(thread.turn(may_go_on.wait, can_wait=True))]
+    for name in ("patient 1", "urgent 1", "patient 2", "urgent 2"):
+        step: Callable[[], object] = partial(taken.append, name)
+        turns.append(asyncio.ensure_future(thread.turn(step, can_wait=name.startswith("patient"))))
+    await asyncio.sleep(0)
+    may_go_on.set()
+    await asyncio.gather(*turns)
+    thread.end()
+    assert taken == ["urgent 1", "urgent 2", "patient 1", "patient 2"]
+
+
+async def test_a_turn_answers_what_its_step_did() -> None:
+    thread = InTurns("turns")
+    assert await thread.turn(lambda: 5, can_wait=True) == 5
+    with pytest.raises(KeyError, match="nothing"):
+        await thread.turn(lambda: dict[str, int]()["nothing"], can_wait=False)
+    assert await thread.turn(lambda: 6, can_wait=False) == 6
+    thread.end()
+
+
+async def test_a_turn_that_was_given_up_before_it_came_is_passed_over() -> None:
+    thread = InTurns("turns")
+    may_go_on = threading.Event()
+    taken: list[str] = []
+    first = asyncio.ensure_future(thread.turn(may_go_on.wait, can_wait=False))
+    second = asyncio.ensure_future(thread.turn(lambda: taken.append("given up"), can_wait=False))
+    last = asyncio.ensure_future(thread.turn(lambda: taken.append("last"), can_wait=False))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.sleep(0)
+    may_go_on.set()
+    await asyncio.gather(first, last)
+    thread.end()
+    assert taken == ["last"]
 
 
 async def test_at_its_end_a_thread_has_taken_all_steps() -> None:

@@ -110,7 +110,7 @@ class PostgresDatabase(Database):
         await self.write(work, durable=False)
         return attempts_by_day.row_by_row_until(before, now)
 
-    async def _write(self, work: Work[T], *, durable: bool) -> T:
+    async def _write(self, work: Work[T], *, durable: bool, can_wait: bool) -> T:
         try:
             try:
                 return await self._transact(work, durable=durable)

@@ -20,7 +20,7 @@ from gateway.storage.engines.sqlite import file
 from gateway.storage.engines.sqlite.checkpoints import Checkpoints
 from gateway.storage.engines.sqlite.connection import DIALECT, SqliteConnection
 from gateway.storage.engines.sqlite.readers import Readers
-from gateway.storage.engines.sqlite.steps import InPlace, InThread, to_its_end
+from gateway.storage.engines.sqlite.steps import InPlace, InThread, InTurns, to_its_end
 from gateway.storage.engines.statements import Statements
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock
@@ -38,7 +38,7 @@ who waits, would have to bring all of it along."""
 
 
 class SqliteDatabase(Database):
-    """Held by this process alone. Writes take turns, in the order in which they came."""
+    """Held by this process alone. Writes take turns, in the order in which they came; those that can wait come last."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class SqliteDatabase(Database):
             except OSError as error:
                 raise StorageUnavailable(f"{self._path} cannot be opened: {error.strerror}") from error
             self._loop = asyncio.get_running_loop()
-            self._thread = InThread("sqlite-writer")
+            self._thread = InTurns("sqlite-writer")
             stack.callback(self._thread.end)
             self._flusher = InThread("sqlite-flusher")
             try:
@@ -101,8 +101,8 @@ class SqliteDatabase(Database):
     async def turn_days(self, *, before: datetime) -> datetime:
         return before
 
-    async def _write(self, work: Work[T], *, durable: bool) -> T:
-        return await self._thread(lambda: to_its_end(self._transact(work, durable=durable)))
+    async def _write(self, work: Work[T], *, durable: bool, can_wait: bool) -> T:
+        return await self._thread.turn(lambda: to_its_end(self._transact(work, durable=durable)), can_wait=can_wait)
 
     async def _transact(self, work: Work[T], *, durable: bool) -> T:
         """In the writer's thread, so that its statements wait for nobody and nobody for them."""

@@ -9,8 +9,9 @@ takes them, a publish of a dozen statements took 90 ms beside a busy loop; taken
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -45,6 +46,33 @@ class InThread:
     def end(self) -> None:
         """No more steps; those that were asked for are taken."""
         self._thread.shutdown(wait=True)
+
+
+class InTurns(InThread):
+    """In a thread of its own, too; what can wait goes behind what somebody waits for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._patient: deque[Callable[[], None]] = deque()
+
+    def turn(self, step: Callable[[], T], *, can_wait: bool) -> Awaitable[T]:
+        done: Future[T] = Future()
+
+        def take() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(step())
+            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+                done.set_exception(error)
+
+        (self._patient if can_wait else self._urgent).append(take)
+        self.soon(self._take_one)
+        return asyncio.wrap_future(done)
+
+    def _take_one(self) -> None:
+        (self._urgent or self._patient).popleft()()
 
 
 def to_its_end(work: Coroutine[Any, Any, T]) -> T:
