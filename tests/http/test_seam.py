@@ -106,7 +106,11 @@ class OverWebSocket(Restless):
         async with listening(self._served, path, secret=self._secret) as reader:
             try:
                 while not self.is_done:
-                    message = await reader.read()
+                    try:
+                        async with asyncio.timeout(0.2):
+                            message = await reader.read()
+                    except TimeoutError:
+                        continue  # it had read everything before it was over, and nobody tells it so
                     self._note(message["cursor"], is_event=message["type"] == "event")
                     await self._stall()
                     if self._breaks():
