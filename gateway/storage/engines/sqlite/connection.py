@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from gateway.storage.connection import Parameters
 from gateway.storage.engines.found import Found
+from gateway.storage.engines.sqlite.batches import batches
 from gateway.storage.engines.sqlite.steps import Runs
 from gateway.storage.engines.statements import Statements
 
@@ -61,13 +62,16 @@ class SqliteConnection:
         if not parameters:
             return await self.execute(statement)
         prepared, constants = self._statements.prepared(statement, tuple(parameters[0]))
-        sql, values = prepared.bind_many({**constants, **each} for each in parameters)
+        sql, rows = prepared.bind_many({**constants, **each} for each in parameters)
 
-        self._statements.tell(sql, values[0])
+        self._statements.tell(sql, rows[0])
 
         def step() -> int:
             self._ensure_begun()
-            return self._raw.executemany(sql, values).rowcount
+            changed = 0
+            for some, of_some in batches(sql, rows):
+                changed += self._raw.execute(some, of_some).rowcount
+            return changed
 
         return Found((), await self._run(step))
 

@@ -18,6 +18,10 @@ from sqlalchemy.pool import StaticPool
 _logger = structlog.get_logger(__name__)
 
 
+STATEMENTS_KEPT = 500
+"""Prepared, of each connection."""
+
+
 class DatabaseInUse(Exception):
     """Another process has this database open."""
 
@@ -46,7 +50,9 @@ def opened(database: Path, *, writer: bool) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: the file cannot be opened, or is no database.
     """
-    connection = sqlite3.connect(database, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(
+        database, check_same_thread=False, isolation_level=None, cached_statements=STATEMENTS_KEPT
+    )
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
