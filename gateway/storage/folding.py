@@ -4,11 +4,11 @@ tallies ──gather──▶ tallies, each source once ──fold──▶ minu
                                                                            × (its subscription, all together)
 
 One transaction adds some tallies and deletes them, so each is counted once, however late it comes; no interval is ever
-closed. Names beyond as many as are counted go under the empty one. Both keep the writer for a few milliseconds at a
-time: what is folded is eighteen rollups a source, and publishers wait meanwhile.
+closed. Names beyond as many as are counted go under the empty one. Publishers wait while the writer is kept: what is
+folded is eighteen rollups a source, so they are few, and worked out beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,18 +71,22 @@ class Folding:
 
     async def fold(self) -> bool:
         """Add the oldest tallies to the rollups. False: there were none."""
+        async with self.database.reading() as connection:
+            read, found = await _some_tallies(connection, self.sources_at_once)
+            rows = await self._added(connection, found) if read else {}
 
-        async def work(transaction: Transaction) -> bool:
+        async def work(transaction: Transaction) -> None:
             connection = transaction.connection
-            ids, found = await _some_tallies(connection, self.sources_at_once)
-            if not ids:
-                return False
-            await self._add(connection, found)
-            await connection.execute(_DELETE, {"ids": ids})
-            return True
+            held = (await connection.execute(_HELD, {"ids": list(read)})).all()
+            if {row.id: row.figures for row in held} != read:
+                return  # another process has folded or gathered some of them: they are looked at again
+            await rollup_rows.put(connection, rows)
+            await connection.execute(_DELETE, {"ids": list(read)})
 
-        # What a power failure takes back is a tally again.
-        return await self.database.write(work, durable=False, can_wait=True)
+        if read:
+            # What a power failure takes back is a tally again.
+            await self.database.write(work, durable=False, can_wait=True)
+        return bool(read)
 
     async def drop_old(self, now: datetime) -> bool:
         """Drop some rollups that have been kept for long enough. False: there were none."""
@@ -96,7 +100,8 @@ class Folding:
 
         return await self.database.write(work, durable=False, can_wait=True)
 
-    async def _add(self, connection: Connection, found: Mapping[Source, Figures]) -> None:
+    async def _added(self, connection: Connection, found: Mapping[Source, Figures]) -> dict[Key, Figures]:
+        """The rollups that *found* belong to, with them."""
         wanted = summed(found, *Interval)
         others = {key._replace(name=OTHERS) for key in wanted}
         kept = await rollup_rows.kept(connection, wanted.keys() | others)
@@ -104,7 +109,7 @@ class Folding:
         for key, figures in bounded.items():
             if key in kept:
                 figures.add(kept[key])
-        await rollup_rows.put(connection, bounded)
+        return bounded
 
     async def _bounded(
         self, connection: Connection, wanted: Mapping[Key, Figures], kept: Mapping[Key, Figures]
@@ -123,18 +128,17 @@ class Folding:
         return bounded
 
 
-async def _some_tallies(connection: Connection, most: int) -> tuple[Sequence[int], dict[Source, Figures]]:
-    """The oldest, of at most *most* sources together, but one tally at least. They are held until the transaction ends:
-    who folds beside this waits for the same ones, and finds them gone."""
-    ids: list[int] = []
+async def _some_tallies(connection: Connection, most: int) -> tuple[dict[int, bytes], dict[Source, Figures]]:
+    """The oldest, of at most *most* sources together, but one tally at least; and these by their sources."""
+    read: dict[int, bytes] = {}
     found: dict[Source, Figures] = {}
-    for row in await connection.execute(_OLDEST, {"last": _NO_LIMIT, "most": FOLDED_AT_ONCE}):
+    for row in await connection.execute(_FIRST, {"most": FOLDED_AT_ONCE}):
         some = decoded(row.figures)
         if found and len(found.keys() | {each.source for each in some}) > most:
             break
         merge(found, some)
-        ids.append(row.id)
-    return ids, found
+        read[row.id] = row.figures
+    return read, found
 
 
 async def _old(connection: Connection, interval: Interval, before: datetime, limit: int) -> list[dict[str, Any]]:
@@ -151,7 +155,6 @@ async def _old(connection: Connection, interval: Interval, before: datetime, lim
     return []
 
 
-_NO_LIMIT = 2**63 - 1
 _SIZES = (
     select(tallies.c.id, func.length(tallies.c.figures))
     .order_by(tallies.c.id)
@@ -164,6 +167,10 @@ _OLDEST = (
     .order_by(tallies.c.id)
     .limit(bindparam("most"))
     .with_for_update()
+)
+_FIRST = select(tallies).order_by(tallies.c.id).limit(bindparam("most"))
+_HELD = (
+    select(tallies).where(tallies.c.id.in_(bindparam("ids", expanding=True))).order_by(tallies.c.id).with_for_update()
 )
 _REPLACE = update(tallies).where(tallies.c.id == bindparam("of")).values(figures=bindparam("new"))
 _DELETE = delete(tallies).where(tallies.c.id.in_(bindparam("ids", expanding=True)))

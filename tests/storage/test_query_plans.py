@@ -239,8 +239,8 @@ HOT: dict[str, tuple[Work, set[str]]] = {
     ),
     # Tallies are all that was settled within seconds.
     "gather": (gather, {"SCAN tallies"}),
-    "fold": (fold, set()),
-    "drop old rollups": (drop_old, {"rollups_newest"}),
+    "fold": (fold, {"SCAN tallies"}),
+    "drop old rollups": (drop_old, {"rollups_newest", "SCAN tallies"}),
     "rollups of all": (rollups(until=NOON, resume=PLACE), {"SCAN tallies"}),
     "rollups of one": (rollups(subscription_id="s", grouping=Grouping.TYPE, resume=PLACE), {"SCAN tallies"}),
     "rollups of each": (

@@ -1,5 +1,6 @@
 """What was settled, by minute, hour and day: each thing once, and only for those who may see it."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -348,6 +349,19 @@ async def test_folding_takes_a_bounded_number_at_once(stores: Stores, rollups: S
     # Those of one source come together as long as no other comes between.
     assert [await folding.fold() for _ in range(4)] == [True, True, True, False]
     assert numbers((await rollups.list(asking())).rows) == [(None, 6, 0, 6, 0)]
+
+
+async def test_what_another_has_folded_meanwhile_is_not_counted_again(stores: Stores, rollups: SqlRollups) -> None:
+    foldings = [Folding(stores.database, sources_at_once=1) for _ in range(3)]
+    subscriptions = [await stores.subscribe() for _ in range(4)]
+    for subscription in subscriptions:
+        await publish(stores, subscription)
+        await work_off(stores, subscription)
+    while any(await asyncio.gather(*(folding.fold() for folding in foldings))):
+        pass
+    found = (await rollups.list(asking(grouping=Grouping.SUBSCRIPTION))).rows
+    assert [each.figures.delivered for each in found] == [1] * len(subscriptions)
+    assert numbers((await rollups.list(asking())).rows) == [(None, 4, 0, 4, 0)]
 
 
 async def test_tallies_are_put_together_and_each_source_is_folded_once(stores: Stores, rollups: SqlRollups) -> None:
