@@ -352,7 +352,7 @@ async def test_folding_takes_a_bounded_number_at_once(stores: Stores, rollups: S
 
 
 async def test_what_another_has_folded_meanwhile_is_not_counted_again(stores: Stores, rollups: SqlRollups) -> None:
-    foldings = [Folding(stores.database, sources_at_once=1) for _ in range(3)]
+    foldings = [Folding(stores.database, sources_at_once=most) for most in (3, 2, 1)]
     subscriptions = [await stores.subscribe() for _ in range(4)]
     for subscription in subscriptions:
         await publish(stores, subscription)
