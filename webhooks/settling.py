@@ -17,7 +17,8 @@ from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, wait_exp
 from webhooks.clock import Clock
 from webhooks.deliveries import Settlement
 
-LARGEST_BATCH = 500
+LARGEST_BATCH = 32
+"""Publishers wait while it is stored; larger ones take hardly less a settlement."""
 TRIES = 4
 MOST_REFUSED = 5
 """When so many alone are refused, and none was taken, it is the store and not they."""
