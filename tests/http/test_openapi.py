@@ -9,6 +9,7 @@ import pytest
 from litestar import Litestar
 
 from gateway.http import documenting, openapi
+from gateway.http.auth import Requires
 from gateway.http.operations import OPERATION
 from tests.http.conftest import Api
 
@@ -33,6 +34,16 @@ def test_every_route_describes_itself(app: Litestar) -> None:
     silent = [f"{method} {path}" for path, method, handler in documenting.routes(app) if OPERATION not in handler.opt]
 
     assert silent == []
+
+
+def test_every_guard_is_told_of_and_takes_no_thread(app: Litestar, document: dict[str, Any]) -> None:
+    guarded = [(path, method, handler) for path, method, handler in documenting.routes(app) if handler.resolve_guards()]
+    for path, method, handler in guarded:
+        # Litestar wraps what is no coroutine, to call it in another thread.
+        assert all(isinstance(guard, Requires) for guard in handler.resolve_guards())
+        told = document["paths"][path.replace(":str", "")][method.lower()]["description"]
+        assert told.count("Needs the scope") == 1, f"{method} {path}"
+    assert len(guarded) > 30
 
 
 def test_every_operation_says_what_can_go_wrong(document: dict[str, Any]) -> None:
