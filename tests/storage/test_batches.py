@@ -44,6 +44,12 @@ def test_of_any_other_shape_it_is_done_row_by_row(sql: str) -> None:
     assert list(batches(sql, [(1, 2), (3, 4)])) == [(sql, [1, 2]), (sql, [3, 4])]
 
 
+def test_an_sqlite_that_cannot_update_from_rows_does_so_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.storage.engines.sqlite.batches.UPDATES_FROM", False)
+    sql = "UPDATE old SET a=? WHERE old.b = ?"
+    assert list(batches(sql, [(1, 2), (3, 4)])) == [(sql, [1, 2]), (sql, [3, 4])]
+
+
 def test_what_is_changed_twice_is_changed_in_turn() -> None:
     sql = "UPDATE t SET a=? WHERE t.b = ?"
     assert list(batches(sql, [(1, "same"), (2, "same")])) == [(sql, [1, "same"]), (sql, [2, "same"])]

@@ -11,6 +11,7 @@ eight rows take 2 to 4 ms so, and a third of that at once.
 """
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,8 @@ from typing import Any
 
 SIZES = (64, 32, 16, 8, 4, 2)
 """In rows: few, so that sqlite3 keeps them prepared."""
+UPDATES_FROM = sqlite3.sqlite_version_info >= (3, 33)
+"""Whether an UPDATE may have a FROM; without, it is done row by row."""
 _KNOWN_AT_MOST = 200
 _INSERT = re.compile(r"(?P<head>INSERT INTO .*? VALUES) (?P<values>\([?, ]*\))(?P<tail>[^?]*)", re.DOTALL)
 _UPDATE = re.compile(r"UPDATE (?P<head>.*?) WHERE (?P<tail>[^()]*)", re.DOTALL)
@@ -60,7 +63,7 @@ def batches(sql: str, rows: Sequence[Values]) -> Iterator[tuple[str, list[Any]]]
 def _batched(sql: str) -> Batched | None:
     if (found := _INSERT.fullmatch(sql)) is not None:
         return Batched(_insert_of(found["head"], found["values"], found["tail"]), ())
-    if (found := _UPDATE.fullmatch(sql)) is not None:
+    if UPDATES_FROM and (found := _UPDATE.fullmatch(sql)) is not None:
         count, before = sql.count("?"), found["head"].count("?")
         head, tail = _numbered(found["head"], 1), _numbered(found["tail"], before + 1)
         return Batched(_update_of(head, tail, count), tuple(range(before, count)))
