@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from gateway.storage.connection import Parameters
 from gateway.storage.engines.found import Found
+from gateway.storage.engines.sqlite.rows import some_at_a_time
 from gateway.storage.engines.sqlite.steps import Runs
 from gateway.storage.engines.statements import Statements
 
@@ -62,12 +63,15 @@ class SqliteConnection:
             return await self.execute(statement)
         prepared, constants = self._statements.prepared(statement, tuple(parameters[0]))
         sql, values = prepared.bind_many({**constants, **each} for each in parameters)
+        portions = some_at_a_time(sql, values)
 
         self._statements.tell(sql, values[0])
 
         def step() -> int:
             self._ensure_begun()
-            return self._raw.executemany(sql, values).rowcount
+            if portions is None:
+                return self._raw.executemany(sql, values).rowcount
+            return sum(self._raw.execute(some, of_them).rowcount for some, of_them in portions)
 
         return Found((), await self._run(step))
 
