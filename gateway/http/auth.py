@@ -54,12 +54,15 @@ def caller_of(key: Key) -> Caller:
 
 @dataclass(frozen=True, slots=True)
 class Requires:
-    """A guard: one of `scopes` is needed, and with `unconfined` a key for all libraries."""
+    """A guard: one of `scopes` is needed, and with `unconfined` a key for all libraries.
+
+    A coroutine, because Litestar calls a plain function in a thread: twice a switch of threads for each request.
+    """
 
     scopes: tuple[Scope, ...]
     unconfined: bool = False
 
-    def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         if connection.scope.get("method") == HttpMethod.OPTIONS:
             return  # Litestar's own answer: which methods there are, for anybody
         caller: Caller = connection.auth
