@@ -72,7 +72,7 @@ async def test_what_is_changed_twice_is_so_in_turn(database: Database) -> None:
         await connection.execute(insert(vault), rows)
         await connection.execute(insert_new(connection, vault), [{**row, "value": b"1"} for row in rows])
         await connection.execute(upsert(connection, vault), [{**row, "value": b"2"} for row in rows[50:]])
-        await connection.execute(renamed, [{"of": "000", "new": "a"}, {"of": "000", "new": "never"}])
+        await connection.execute(renamed, [{"of": "000", "new": new} for new in ("a", "never", "never", "never")])
         return (
             await connection.execute(renamed, [{"of": row["name"], "new": f"x{row['name']}"} for row in rows])
         ).rowcount
