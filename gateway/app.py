@@ -16,8 +16,7 @@ import msgspec
 
 from gateway import metrics
 from gateway.admin_key import ensure_admin_key
-from gateway.bus import bus_of
-from gateway.bus.hints import PostgresHints
+from gateway.bus import bus_of, hints_of
 from gateway.duty import Duty
 from gateway.errors import NotFound, Overloaded
 from gateway.events import Page
@@ -126,7 +125,7 @@ class Gateway:
             self._database, retry_schedule=tuple(settings.retry_schedule), settled=self._settled
         )
         self._sender = Sender(self._transport, user_agent=f"arrw-gateway/{__version__}", clock=clock)
-        self._hints = PostgresHints(settings.database_url) if self._database.nodes is not None else None
+        self._hints = hints_of(settings.database_url) if self._database.nodes is not None else None
         self._dispatcher = self._sending()
         self._duty = Duty(self._database.on_duty)
         self._fanout = Fanout(

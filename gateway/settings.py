@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from gateway.bus import check_bus
-from gateway.storage.engines.postgres.server import POSTGRES, check_url
+from gateway.storage.engines.postgres.url import POSTGRES, check_url
 
 DAY = 86_400
 LONGEST = 100 * 365 * DAY

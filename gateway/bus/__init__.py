@@ -13,8 +13,13 @@ from typing import Protocol
 
 from gateway.bus.memory import MemoryBus
 from gateway.ports.log import EventLog, LiveBus
+from gateway.ports.nodes import Hints
 
 _NATS = "nats://"
+
+
+class OpenedHints(Hints, AbstractAsyncContextManager[object], Protocol):
+    """Hints that are said and heard within `async with`."""
 
 
 class OpenedBus(LiveBus, AbstractAsyncContextManager[object], Protocol):
@@ -40,3 +45,9 @@ def bus_of(url: str, *, database_url: str, log: EventLog) -> OpenedBus:
         return make(database_url)
     connect: Callable[[str, EventLog], OpenedBus] = pkgutil.resolve_name("gateway.bus.nats:NatsBus")
     return connect(url, log)
+
+
+def hints_of(database_url: str) -> OpenedHints:
+    """Hints about lanes, for the processes that share the PostgreSQL at *database_url*, whichever bus they have."""
+    make: Callable[[str], OpenedHints] = pkgutil.resolve_name("gateway.bus.hints:PostgresHints")
+    return make(database_url)

@@ -25,7 +25,7 @@ from typing import Self
 import structlog
 
 from gateway.settings import Settings
-from gateway.storage.engines.postgres.server import POSTGRES
+from gateway.storage.engines.postgres.url import POSTGRES
 
 DRAIN_SECONDS = 10.0
 """A worker drains within half of it. What is still there then is killed."""

@@ -1,7 +1,7 @@
 """Nodes: the processes that send webhooks from one database, and which lanes each of them owns."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -38,6 +38,14 @@ def hints(kind: HintKind, endpoint_ids: Iterable[str], *, by: str | None = None)
     for start in range(0, len(ids), HINTED_AT_ONCE):
         hint = Hint(kind=kind, endpoint_ids=tuple(ids[start : start + HINTED_AT_ONCE]), by=by)
         yield msgspec.json.encode(hint).decode()
+
+
+class Hints(Protocol):
+    """From process to process. Any of them may be lost."""
+
+    def say(self, kind: HintKind, endpoint_ids: Iterable[str]) -> None: ...
+
+    def listen(self, listener: Callable[[Hint], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,10 @@ hint at what, and may be wrong: each looks once a second for what is due and has
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 import structlog
 
-from gateway.ports.nodes import Hint, HintKind, Nodes
+from gateway.ports.nodes import Hint, Hints, Nodes
 from gateway.sending.node import Node
 from webhooks.clock import Clock, SystemClock
 from webhooks.deliveries import Delivery
@@ -27,14 +26,6 @@ PATIENCE_SECONDS = 3.0
 """How long attempts in flight get when the process ends."""
 
 _logger = structlog.get_logger(__name__)
-
-
-class Hints(Protocol):
-    """From process to process. Any of them may be lost."""
-
-    def say(self, kind: HintKind, endpoint_ids: Iterable[str]) -> None: ...
-
-    def listen(self, listener: Callable[[Hint], None]) -> None: ...
 
 
 class SharedSending:

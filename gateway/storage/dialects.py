@@ -1,13 +1,13 @@
 """The few statements that SQLAlchemy spells differently for each engine."""
 
+import pkgutil
+from collections.abc import Callable
 from functools import cache
 
 from sqlalchemy import Insert, Table
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from gateway.storage.connection import Connection
-
-_Insert = sqlite.Insert | postgresql.Insert
 
 
 def insert_new(connection: Connection, table: Table) -> Insert:
@@ -34,8 +34,10 @@ def _upsert(dialect: str, table: Table) -> Insert:
     return statement.on_conflict_do_update(index_elements=keys, set_=others)
 
 
-def _insert(dialect: str, table: Table) -> _Insert:
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+def _insert(dialect: str, table: Table) -> sqlite.Insert:
+    """Each dialect's own, with the same `on_conflict` methods; it is imported where the dialect is used."""
+    make: Callable[[Table], sqlite.Insert] = pkgutil.resolve_name(f"sqlalchemy.dialects.{dialect}:insert")
+    return make(table)
 
 
 _COUNT_MADE = """

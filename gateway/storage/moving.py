@@ -18,7 +18,8 @@ from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of, without_password
 from gateway.storage.engines.postgres.copying import DoesNotFit, NotEmpty, PostgresTarget, target
-from gateway.storage.engines.postgres.server import FAULTS, POSTGRES, check_url
+from gateway.storage.engines.postgres.server import FAULTS
+from gateway.storage.engines.postgres.url import POSTGRES, check_url
 from gateway.storage.engines.sqlite.database import path_of
 from gateway.storage.moves import Key, Move, Progress, forget_move, keep_move, move_of
 from gateway.storage.rows import within

@@ -13,8 +13,9 @@ from gateway.errors import StorageUnavailable
 from gateway.events import Cursor
 from gateway.storage.database import Transaction
 from gateway.storage.engines import database_of
-from gateway.storage.engines.postgres.server import FAULTS, POSTGRES, connect, terminate
+from gateway.storage.engines.postgres.server import FAULTS, connect, terminate
 from gateway.storage.engines.postgres.sessions import is_served
+from gateway.storage.engines.postgres.url import POSTGRES
 from gateway.storage.engines.sqlite.database import path_of
 from gateway.storage.log import hold, position
 from gateway.storage.moves import forget_move, move_of

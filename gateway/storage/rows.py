@@ -1,6 +1,7 @@
 """Rows of the events table as values and back, and how many fit into a budget of bytes."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Row
@@ -25,8 +26,12 @@ def logged(row: Row[Any]) -> LoggedEvent:
     )
 
 
+_COLUMNS = tuple(column.name for column in events.c)
+_values_of = attrgetter(*_COLUMNS)
+
+
 def row_of(event: LoggedEvent) -> dict[str, Any]:
-    return {column.name: getattr(event, column.name) for column in events.c}
+    return dict(zip(_COLUMNS, _values_of(event), strict=True))
 
 
 def within(sizes: Sequence[tuple[K, int]], max_bytes: int) -> K | None:

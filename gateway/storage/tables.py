@@ -16,6 +16,8 @@ subscriptions ─┬─── what their owners set
 tallies ─────────── what is yet to be added to them
 nodes ───────────── processes that send, and until when
 moves ───────────── that all of this is on its way to another database, or comes from one
+
+An index that is partial here is so in PostgreSQL, too: the migrations say it. To say it here would import its dialect.
 """
 
 from sqlalchemy import (
@@ -157,7 +159,7 @@ tombstones = Table(
     Index("tombstones_cursor", "cursor"),
 )
 OWING = tombstones.c.owing.is_(True)
-Index("tombstones_owing", tombstones.c.subscription_id, sqlite_where=OWING, postgresql_where=OWING)
+Index("tombstones_owing", tombstones.c.subscription_id, sqlite_where=OWING)
 
 lanes = Table(
     "lanes",
@@ -172,7 +174,7 @@ lanes = Table(
     Column("held_until", Moment),
 )
 OPEN = lanes.c.circuit_open_until.is_not(None)
-Index("lanes_open", lanes.c.subscription_id, sqlite_where=OPEN, postgresql_where=OPEN)
+Index("lanes_open", lanes.c.subscription_id, sqlite_where=OPEN)
 
 # Both are empty in SQLite, which one process has to itself. Times in them are the database's own.
 nodes = Table(
@@ -192,7 +194,7 @@ lane_owners = Table(
     Column("released_at", BigInteger),  # when it was given back the last time
 )
 OWNED = lane_owners.c.node.is_not(None)
-Index("lane_owners_node", lane_owners.c.node, sqlite_where=OWNED, postgresql_where=OWNED)
+Index("lane_owners_node", lane_owners.c.node, sqlite_where=OWNED)
 
 deliveries = Table(
     "deliveries",
@@ -225,7 +227,7 @@ FORCED = PENDING & deliveries.c.forced
 
 
 def _of_deliveries(name: str, *columns: str, where: ColumnElement[bool] | None = None) -> None:
-    Index(name, *(deliveries.c[column] for column in columns), sqlite_where=where, postgresql_where=where)
+    Index(name, *(deliveries.c[column] for column in columns), sqlite_where=where)
 
 
 # What a lane reads: pending ones by due time, the forced ones, and each library's next; of live work, or replayed ones.
@@ -290,7 +292,6 @@ Index(
     replays.c.subscription_id,
     replays.c.id,
     sqlite_where=UNFINISHED,
-    postgresql_where=UNFINISHED,
 )
 
 # Kept by triggers, so that whatever changes a delivery's status counts, and nothing has to think of it.

@@ -57,6 +57,12 @@ def test_every_operation_says_what_can_go_wrong(document: dict[str, Any]) -> Non
                 assert "404" in answers, path
 
 
+def test_an_operation_says_which_scope_it_needs(document: dict[str, Any]) -> None:
+    assert document["paths"]["/v1/events"]["post"]["description"].endswith("\n\nNeeds the scope `publish`.")
+    counting = document["paths"]["/v1/events/stats"]["get"]
+    assert "`stream`, of a key that is not confined" in counting["description"]
+
+
 def test_every_reference_leads_somewhere_and_every_id_is_its_own(document: dict[str, Any]) -> None:
     named = {f"#/components/{kind}/{name}" for kind, each in document["components"].items() for name in each}
     ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]

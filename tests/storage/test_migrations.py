@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, LargeBinary, MetaData, Table, create_engine, insert, inspect, select
 
 from gateway.storage import migrations
@@ -30,6 +31,10 @@ def test_migrated_tables_are_those_of_the_metadata(tmp_path: Path) -> None:
         assert _schema(left) == _schema(right)
     migrated.dispose()
     declared.dispose()
+
+
+def test_the_newest_version_is_the_one_that_alembic_would_upgrade_to() -> None:
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_heads() == [migrations.NEWEST]
 
 
 def test_what_was_there_before_replays_is_live_work_and_redeliveries_that_made_all_of_theirs(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ from gateway.storage.engines.postgres.server import (
     WORK_SECONDS,
     WRITERS,
     as_alchemy,
-    check_url,
     connect,
     may_be_repeated,
 )
+from gateway.storage.engines.postgres.url import check_url
 from gateway.storage.engines.statements import Statements
 from gateway.storage.sealing import PLAIN, Seal
 from gateway.times import Clock

@@ -8,7 +8,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-POSTGRES = ("postgresql://", "postgres://")
 CONNECT_SECONDS = 5
 CONNECTIONS = 8
 """Of each kind: those that write, and those that only read."""
@@ -63,17 +62,6 @@ def as_alchemy(url: str) -> AsyncEngine:
         poolclass=NullPool,
         hide_parameters=True,  # they may be secrets, and errors are logged
     )
-
-
-def check_url(url: str) -> None:
-    """Raises:
-    ValueError: *url* names no server and database, in words that say what is wrong with it.
-    """
-    expected = "expected postgresql://user:password@host:port/database"
-    # asyncpg reads it only when it connects, and fills what is missing from the environment.
-    place, _, _ = url.partition("://")[2].partition("?")
-    if not url.startswith(POSTGRES) or not place.partition("/")[2]:
-        raise ValueError(expected)
 
 
 def may_be_repeated(error: BaseException) -> bool:
