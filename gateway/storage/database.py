@@ -137,10 +137,16 @@ class Database(ABC):
             except Exception:  # it is committed, whatever one who hears of it makes of that
                 _logger.exception("storage.listener_failed", cursor=page.last)
 
-    async def _settled(self) -> None:
-        """Wait for the writes under way."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+    async def _settled(self, patience_seconds: float | None = None) -> None:
+        """Wait for the writes under way; those that take longer are broken off."""
+        if not self._under_way:
+            return
+        _, late = await asyncio.wait(self._under_way, timeout=patience_seconds)
+        if late:
+            _logger.warning("storage.broken_off", writes=len(late))
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
 
 
 def unavailable(what: str, error: Exception) -> StorageUnavailable:

@@ -142,6 +142,17 @@ async def test_what_was_taken_is_still_committed_at_the_end_and_nothing_more_is_
     assert isinstance(await taken, tuple)
 
 
+async def test_what_cannot_be_committed_in_time_at_the_end_is_told_to_come_again() -> None:
+    log = GatedLog()
+    log.open.clear()
+    async with Publisher(log, stop_seconds=0.01) as publisher:
+        publishing = [asyncio.ensure_future(publisher.publish([a_draft(name)])) for name in ("taken", "waits")]
+        await log.entered.wait()
+    answers = await asyncio.gather(*publishing, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Overloaded, Overloaded]
+    assert log.groups == []
+
+
 async def test_an_error_that_nobody_foresaw_is_answered_and_the_publisher_goes_on() -> None:
     class BrokenOnce(MemoryEventLog):
         broken = True

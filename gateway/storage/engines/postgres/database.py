@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 """Within a second or so: whoever waits is better told to come again than left waiting."""
+END_SECONDS = 0.5
+"""For the writes under way when it is closed: they may wait for other processes, and this one is to end."""
 
 
 class PostgresDatabase(Database):
@@ -78,7 +80,7 @@ class PostgresDatabase(Database):
             self._readers = Pool(lambda: connect(self._url, READERS))
             for pool in (self._writers, self._readers):
                 stack.push_async_callback(pool.close)
-            stack.push_async_callback(self._settled)
+            stack.push_async_callback(self._settled, END_SECONDS)
             self._stack = stack.pop_all()
         return self
 
