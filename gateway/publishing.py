@@ -20,7 +20,7 @@ GROUP_BYTES = 4 * 2**20
 WAITING_EVENTS = 20_000
 WAITING_BYTES = 64 * 2**20
 STOP_SECONDS = 0.5
-"""For the commit under way, once no more is taken. It may wait for others, who do not end with this process."""
+"""For each commit, once no more is taken. It may wait for others, who do not end with this process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,17 +52,20 @@ class Publisher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Take no more; what was taken is still committed, unless that takes too long."""
+        """Take no more; what was taken is still committed, unless a commit takes too long."""
         self._closing = True
         self._news.set()
-        done, late = await asyncio.wait([self._task], timeout=self._stop_seconds)
-        for task in late:
-            task.cancel()
-            await asyncio.wait([task])
+        stuck: list[_Batch] | None = None
+        while not self._task.done() and stuck is not self._group:
+            stuck = self._group
+            await asyncio.wait([self._task], timeout=self._stop_seconds)
+        if self._task.done():
+            self._task.result()
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
         for batch in (*self._group, *self._waiting):
             _fail(batch, Overloaded("The gateway is stopping"))
-        for task in done:
-            task.result()
 
     async def publish(self, drafts: Sequence[Draft]) -> Appended:
         """Append *drafts*, all or none; durable on return.

@@ -12,11 +12,13 @@ from datetime import datetime
 import asyncpg
 
 from gateway.events import Cursor, Draft, LoggedEvent
+from gateway.storage.columns import Names
 from gateway.storage.engines.postgres.connection import DIALECT
 from gateway.storage.engines.statements import Statements
 from gateway.storage.rows import accepted
-from gateway.storage.tables import events
 from gateway.times import from_micros, to_micros
+
+_NAMES = Names()
 
 # An UPDATE that had to wait goes on from the row as it is then, while what is looked for may be older: an id that was
 # taken meanwhile is found by the index on ids, which knows of all.
@@ -45,7 +47,6 @@ async def append_at_once(
         asyncpg.UniqueViolationError: an id has been taken just now. Nothing was written.
         asyncpg.PostgresError, asyncpg.InterfaceError, OSError: see `server.FAULTS`.
     """
-    to_bytes = events.c.audience.type.bind_processor(DIALECT)
     chosen = [draft.id for draft in drafts if draft.id_is_own]
     rows = [
         (
@@ -55,7 +56,7 @@ async def append_at_once(
             None if draft.timestamp is None else to_micros(draft.timestamp),
             draft.data,
             draft.traceparent,
-            None if draft.audience is None or to_bytes is None else to_bytes(draft.audience),
+            _NAMES.process_bind_param(draft.audience, DIALECT),
         )
         for draft in drafts
     ]
