@@ -52,11 +52,11 @@ class Publisher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Take no more; what was taken is still committed, unless a commit takes too long."""
+        """Take no more; what was taken, and is waited for, is still committed, unless a commit takes too long."""
         self._closing = True
         self._news.set()
         stuck: list[_Batch] | None = None
-        while not self._task.done() and stuck is not self._group:
+        while not self._task.done() and stuck is not self._group and self._is_waited_for():
             stuck = self._group
             await asyncio.wait([self._task], timeout=self._stop_seconds)
         if self._task.done():
@@ -66,6 +66,9 @@ class Publisher:
         await asyncio.wait([self._task])
         for batch in (*self._group, *self._waiting):
             _fail(batch, Overloaded("The gateway is stopping"))
+
+    def _is_waited_for(self) -> bool:
+        return not all(batch.done.done() for batch in (*self._group, *self._waiting))
 
     async def publish(self, drafts: Sequence[Draft]) -> Appended:
         """Append *drafts*, all or none; durable on return.

@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.api import Api, Json, api_of, client_of
 from tests.e2e.processes import Workshop
+from tests.e2e.receiver import Behaviour
 from tests.e2e.receivers import receiver
 from tests.e2e.streams import StreamReader
 from tests.e2e.test_stopping import EXIT_SECONDS
@@ -101,8 +102,12 @@ async def test_while_the_database_is_down_streams_stay_open_and_then_all_goes_on
 async def test_a_gateway_that_is_told_to_end_while_another_holds_the_log_ends_in_time_and_says_come_again(
     url: str, workshop: Workshop
 ) -> None:
-    gateway = workshop.gateway({"DATABASE_URL": url})
+    gateway, posts = workshop.gateway({"DATABASE_URL": url}), receiver(workshop)
     async with client_of(gateway) as client, session(url) as other:
+        api = Api(client)
+        await api.subscribe(posts.behave("/hooks", Behaviour(silent=True)))
+        await api.publish(_event("before"))
+        await eventually(posts.posts, "an attempt is in flight")
         await other.execute("BEGIN; SELECT FROM log FOR UPDATE")
         publishing = [asyncio.create_task(client.post("/v1/events", json=_event(id_))) for id_ in ("a", "b", "c")]
         await is_waited_for(url)

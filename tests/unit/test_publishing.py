@@ -166,6 +166,16 @@ async def test_what_cannot_be_committed_in_time_at_the_end_is_told_to_come_again
     assert log.groups == []
 
 
+async def test_at_the_end_nobody_waits_for_what_nobody_waits_for() -> None:
+    log = GatedLog()
+    log.open.clear()
+    async with asyncio.timeout(5), Publisher(log, stop_seconds=3_600) as publisher:
+        gone = asyncio.ensure_future(publisher.publish([a_draft("gone")]))
+        await log.entered.wait()
+        gone.cancel()
+        await asyncio.wait([gone])
+
+
 async def test_an_error_that_nobody_foresaw_is_answered_and_the_publisher_goes_on() -> None:
     class BrokenOnce(MemoryEventLog):
         broken = True

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 """Within a second or so: whoever waits is better told to come again than left waiting."""
-END_SECONDS = 0.5
+END_SECONDS = 0.25
 """For the writes under way when it is closed: they may wait for other processes, and this one is to end."""
 
 
