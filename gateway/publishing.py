@@ -19,6 +19,8 @@ GROUP_BYTES = 4 * 2**20
 """One commit takes about this much at most, so that nobody waits long for the one before."""
 WAITING_EVENTS = 20_000
 WAITING_BYTES = 64 * 2**20
+STOP_SECONDS = 0.5
+"""For each commit, once no more is taken. It may wait for others, who do not end with this process."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +33,11 @@ class _Batch:
 class Publisher:
     """Appends batches to *log*, in the order in which they came. Runs as `async with Publisher(log)`."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, *, stop_seconds: float = STOP_SECONDS) -> None:
         self._log = log
+        self._stop_seconds = stop_seconds
         self._waiting: deque[_Batch] = deque()
+        self._group: list[_Batch] = []
         self._news = asyncio.Event()
         self._events = self._bytes = 0
         self._closing = False
@@ -48,16 +52,29 @@ class Publisher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Take no more; what was taken is still committed."""
+        """Take no more; what was taken, and is waited for, is still committed, unless a commit takes too long."""
         self._closing = True
         self._news.set()
-        await self._task
+        stuck: list[_Batch] | None = None
+        while not self._task.done() and stuck is not self._group and self._is_waited_for():
+            stuck = self._group
+            await asyncio.wait([self._task], timeout=self._stop_seconds)
+        if self._task.done():
+            self._task.result()
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        for batch in (*self._group, *self._waiting):
+            _fail(batch, Overloaded("The gateway is stopping"))
+
+    def _is_waited_for(self) -> bool:
+        return not all(batch.done.done() for batch in (*self._group, *self._waiting))
 
     async def publish(self, drafts: Sequence[Draft]) -> Appended:
         """Append *drafts*, all or none; durable on return.
 
         Raises:
-            Overloaded: nothing was taken; the queue is full, or the gateway is stopping.
+            Overloaded: nothing was taken, as the queue is full; or the gateway is stopping, and it may be there.
             StorageUnavailable: the disk or the database refused.
         """
         if not drafts:
@@ -79,6 +96,7 @@ class Publisher:
             await self._news.wait()
             self._news.clear()
             while group := self._next_group():
+                self._group = group
                 await self._append(group)
                 self._events -= sum(len(batch.drafts) for batch in group)
                 self._bytes -= sum(batch.size for batch in group)

@@ -3,12 +3,13 @@
     log ─▶ [ Tail: one cursor ] ─▶ hub (streams) · handlers · fan-out (a wake-up) · keys (revocations)
      ▲ bus: "there is something new", perhaps with the page itself
 
-A page that the bus carries is taken when it continues the cursor; anything else is a reason to read. It also looks by
-itself now and then, so that a lost announcement costs time and nothing else.
+A page that the bus carries is taken when it continues the cursor. One that comes early, because somebody else's is on
+its way, waits for that a little; then what is missing is read, and no more. It also looks by itself now and then, so
+that a lost announcement costs time and nothing else.
 """
 
 import asyncio
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Self
@@ -26,6 +27,10 @@ LOOK_EVERY_SECONDS = 1.0
 SLICE_BYTES = 64 * 2**10
 """Between two slices the loop gets a turn; what one causes to be written is joined: so neither long nor short."""
 SLICE_EVENTS = 500
+HOLE_SECONDS = 0.01
+"""How long a page that came early waits for the one before it. Where pages are not carried a hint comes instead."""
+READ_EVENTS = 1_000
+READ_BYTES = 2**20
 CARRIED_BYTES = 16 * 2**20
 """Pages that the bus has brought and that wait. Beyond this they are let go, and read from the log in their turn."""
 
@@ -40,7 +45,8 @@ class Tail:
         self._bus = bus
         self._look_every_seconds = look_every_seconds
         self._feeds: list[Feed] = []
-        self._carried: deque[Page] = deque()
+        self._carried: list[Page] = []
+        """In the order of the log."""
         self._carried_bytes = 0
         self._news = asyncio.Event()
         self._must_look = False
@@ -85,7 +91,7 @@ class Tail:
 
     def _heard(self, page: Page | None) -> None:
         if page is not None and self._carried_bytes <= CARRIED_BYTES:
-            self._carried.append(page)
+            insort(self._carried, page, key=_after)
             self._carried_bytes += _size(page)
         else:
             self._must_look = True
@@ -93,32 +99,46 @@ class Tail:
 
     async def _run(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._look_every_seconds):
-                    await self._news.wait()
-            if not self._news.is_set():
+            if not await self._hears(within_seconds=self._look_every_seconds):
                 self._must_look = True
-            self._news.clear()
             await self._take_carried()
-            if self._must_look:
-                self._must_look = False
+            if self._carried and not self._must_look:
+                await self._wait_for_the_missing()
+            if self._carried or self._must_look:
                 await self._look()
 
+    async def _hears(self, *, within_seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self._news.wait()
+        there_is_news = self._news.is_set()
+        self._news.clear()
+        return there_is_news
+
     async def _take_carried(self) -> None:
-        """Hand out what the bus has brought. Where a hole is before it, the log has to say what was there."""
-        while self._carried:
-            page = self._carried.popleft()
-            self._carried_bytes -= _size(page)
-            if page.after <= self.cursor:
-                await self._take(page)
-            else:
-                self._must_look = True
+        """Hand out what the bus has brought, up to a hole."""
+        while self._carried and self._carried[0].after <= self.cursor:
+            await self._take(self._drop_carried())
+
+    def _drop_carried(self) -> Page:
+        page = self._carried.pop(0)
+        self._carried_bytes -= _size(page)
+        return page
+
+    async def _wait_for_the_missing(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + HOLE_SECONDS
+        while self._carried and not self._must_look and (left := until - loop.time()) > 0:
+            await self._hears(within_seconds=left)
+            await self._take_carried()
 
     async def _look(self) -> None:
-        """Read on to the log's end. A log that cannot be read is asked again at the next look; it loses nothing."""
+        """Read what is missing before pages that are there, and to the log's end if what the bus brings is not all. A
+        log that cannot be read is asked again at the next look; it loses nothing."""
         try:
-            while (page := await self._log.read(self.cursor)).events:
-                await self._take(page)
+            while self._carried or self._must_look:
+                await self._read_on()
+                await self._take_carried()
         except Exception as error:  # noqa: BLE001 - whatever ails the log, this reader must be there when it is well
             if not self._blind:
                 _log.warning("tail.log_unreadable", cursor=self.cursor, error=repr(error))
@@ -127,6 +147,20 @@ class Tail:
             if self._blind:
                 _log.info("tail.log_readable_again", cursor=self.cursor)
             self._blind = False
+
+    async def _read_on(self) -> None:
+        if self._carried:
+            hole = self._carried[0].after - self.cursor
+            page = await self._log.read(self.cursor, limit=min(hole, READ_EVENTS), max_bytes=READ_BYTES)
+            if not page.events:  # then what came early is not in the log either
+                self._drop_carried()
+        else:
+            self._must_look = False  # whoever has news from here on says so again
+            page = await self._log.read(self.cursor, limit=READ_EVENTS, max_bytes=READ_BYTES)
+            # By a quarter of it: an event that found no room may be large.
+            if len(page.events) == READ_EVENTS or _size(page) > READ_BYTES // 4:
+                self._must_look = True
+        await self._take(page)
 
     async def _take(self, page: Page) -> None:
         for part in _slices(page, self.cursor):
@@ -157,6 +191,10 @@ def _slices(page: Page, after: Cursor) -> Iterator[Page]:
         size += len(event.data)
     if part:
         yield Page(after=start, events=tuple(part))
+
+
+def _after(page: Page) -> Cursor:
+    return page.after
 
 
 def _size(page: Page) -> int:

@@ -4,6 +4,7 @@ httpx.TransportError
 ├── ConnectError           refused, no such name, broken TLS
 │   └── AddressForbidden   every address that it leads to is one that is not connected to
 ├── ConnectTimeout         no answer from the name server, or from the host
+├── WriteTimeout           it would have gone out after its time
 ├── ReadError              closed or reset before the answer was complete
 └── RemoteProtocolError    it answered, but not in HTTP
 """
@@ -43,11 +44,17 @@ class AddressForbidden(httpx.ConnectError):
     """The destination is not an address of the public internet, nor one that was opened."""
 
 
+class TooLate(Exception):
+    """It did not go out in its time, and is not to go any more."""
+
+
 def translate(error: Exception, request: httpx.Request) -> httpx.TransportError:
     """*error*, which aiohttp raised while sending *request*."""
     match error:
         case aiohttp.ClientConnectorError() | aiohttp.ClientConnectorCertificateError():
             return _unconnected(error, request)
+        case aiohttp.ClientConnectionError(__cause__=TooLate()):
+            return httpx.WriteTimeout("too late to be sent: the process was stopped meanwhile", request=request)
         case aiohttp.ClientResponseError():
             too_long = "Got more than" in error.message or "Too many" in error.message
             words = "the headers of the answer are too large" if too_long else "the answer is not HTTP"

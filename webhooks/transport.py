@@ -27,16 +27,19 @@ from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.tracing import Trace
 
 from webhooks.destinations import Guard, literal_address
-from webhooks.faults import AddressForbidden, translate
+from webhooks.faults import AddressForbidden, TooLate, translate
 from webhooks.ownership import seconds_awake_or_asleep
 from webhooks.resolver import DeadlineResolver
 
 NOT_AFTER = "not_after"
-"""In a request's extensions: until when, in `seconds_awake_or_asleep`, it may begin to go out. A process that is
-stopped on the way to the socket goes on where it was, and by then another one may have its lane."""
+"""In a request's extensions: until when, in `seconds_awake_or_asleep`, it may go out. A process that is stopped on the
+way to the socket goes on where it was, and by then another one may have its lane."""
 
 LONGEST_BODY = 64 * 2**10
 """Bytes of an answer that are read; then its connection is closed."""
+
+PIECE = 16 * 2**10
+"""Bytes of a body that are written at once: what the system has no room for goes out when it has, however late."""
 
 STALE_SECONDS = 1.0
 """An idle connection that was closed at the other end shows it within a round trip. What breaks later than this had
@@ -52,7 +55,6 @@ class _Trip:
     """What is learnt on the way to the socket of one request."""
 
     started: float
-    not_after: float = math.inf
     sockets: int = 0
     forbidden: int = 0
     connected: float | None = None
@@ -112,9 +114,9 @@ class VettingTransport(httpx.AsyncBaseTransport):
         session = self._session or self._open()
         url = _as_yarl(str(request.url))
         headers = [(name.decode("ascii"), value.decode()) for name, value in request.headers.raw]
-        body = await request.aread()
+        body = _InTime(await request.aread(), request.extensions.get(NOT_AFTER, math.inf))
         while True:
-            trip = _Trip(started=time.perf_counter(), not_after=request.extensions.get(NOT_AFTER, math.inf))
+            trip = _Trip(started=time.perf_counter())
             _trip.set(trip)
             try:
                 answer = await session.request(
@@ -146,7 +148,6 @@ class VettingTransport(httpx.AsyncBaseTransport):
             trust_env=False,
             timeout=_NO_TIMEOUT,
             skip_auto_headers=_SKIPPED_HEADERS,
-            request_class=_Request,
         )
         return self._session
 
@@ -172,9 +173,10 @@ class _Connector(aiohttp.TCPConnector):
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
         _trip.get().connected = time.perf_counter()
-        if connection.transport is not None and connection.transport.get_extra_info("sslcontext") is None:
-            # uvloop would collect what is written until the end of its turn. Over TLS it does.
-            connection.transport.set_write_buffer_limits(high=0)
+        if connection.transport is not None:
+            # Whoever waits for it to be drained waits until all of it has gone; over TLS 0 would mean never.
+            is_plain = connection.transport.get_extra_info("sslcontext") is None
+            connection.transport.set_write_buffer_limits(high=0 if is_plain else 1)
         return connection
 
     async def close(self, *, abort_ssl: bool = False) -> None:
@@ -182,16 +184,25 @@ class _Connector(aiohttp.TCPConnector):
         await self._resolver.close()
 
 
-class _Request(ClientRequest):
-    """Looks at the clock right before it goes out."""
+class _InTime(aiohttp.BytesPayload):
+    """A body of which nothing goes out once its time has passed.
 
-    async def write_bytes(
-        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
-    ) -> None:
-        if seconds_awake_or_asleep() < _trip.get().not_after:
-            await super().write_bytes(writer, conn, content_length)
-        elif conn.protocol is not None:
-            conn.protocol.set_exception(httpx.WriteTimeout("too late to be sent: the process was stopped meanwhile"))
+    With its first piece go the headers. What stands between a look and its system call are some microseconds.
+    """
+
+    def __init__(self, value: bytes, not_after: float) -> None:
+        super().__init__(value)
+        self._whole = memoryview(value)
+        self._not_after = not_after
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        whole = self._whole[:content_length]
+        for start in range(0, max(1, len(whole)), PIECE):
+            piece = whole[start : start + PIECE]
+            await writer.drain()
+            if seconds_awake_or_asleep() >= self._not_after:
+                raise TooLate
+            await writer.write(piece)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -29,7 +29,7 @@ MORE_THAN_NONE = click.FloatRange(min=0, min_open=True)
 @click.option("--repeats", type=AT_LEAST_ONE, default=3, show_default=True, help="Each with a new gateway.")
 @click.option("--events", type=AT_LEAST_ONE, help="To publish, as many as suit the mode by default.")
 @click.option("--streams", type=AT_LEAST_ONE, help="To hold open, as many as suit the mode by default.")
-@click.option("--subscriptions", type=AT_LEAST_ONE, help="For deliver (1), growth (10) and backlog (1,000).")
+@click.option("--subscriptions", type=AT_LEAST_ONE, help="For deliver (1), growth (10), workers (8), backlog (1,000).")
 @click.option(
     "--history", type=AT_LEAST_ONE, default=10_000_000, show_default=True, help="Events in the log, for growth."
 )

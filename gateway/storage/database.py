@@ -3,16 +3,16 @@ hears of commits."""
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 
 from gateway.errors import StorageUnavailable
-from gateway.events import Cursor, LoggedEvent, Page
+from gateway.events import Cursor, Draft, LoggedEvent, Page
 from gateway.ports.nodes import Nodes
 from gateway.storage.connection import Connection
 from gateway.storage.moves import refuse_half
@@ -35,6 +35,16 @@ class Transaction:
 
 Work = Callable[[Transaction], Awaitable[T]]
 
+AppendAtOnce = Callable[[Sequence[Draft]], Awaitable[Sequence[LoggedEvent]]]
+"""Appends drafts, at least one and each with an id of its own, if none of their ids is in the log; durable on return.
+
+Answers them as they are in the log. If it answers none of them, they are not there, as far as is known: where a
+connection broke, they may be.
+
+Raises:
+    StorageUnavailable: nothing was written.
+"""
+
 
 class Database(ABC):
     """`async with` opens it, migrated. Made by `gateway.storage.engines.database_of`.
@@ -52,6 +62,8 @@ class Database(ABC):
         self._under_way: set[asyncio.Task[object]] = set()
         self.nodes: Nodes | None = None
         """Which processes send; None: no other process can use this database."""
+        self.append_at_once: AppendAtOnce | None = None
+        """A shorter way to the log than `write`; None: there is none."""
 
     def on_commit(self, listener: Callable[[Page], None]) -> None:
         """Call *listener* with each page of events as soon as it is committed, in the order of the log."""
@@ -96,7 +108,10 @@ class Database(ABC):
         Raises:
             StorageUnavailable: nothing was written, or, if the commit itself failed, perhaps all.
         """
-        task = asyncio.create_task(self._write(work, durable=durable, can_wait=can_wait))
+        return await self._to_its_end(self._write(work, durable=durable, can_wait=can_wait))
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
@@ -122,10 +137,16 @@ class Database(ABC):
             except Exception:  # it is committed, whatever one who hears of it makes of that
                 _logger.exception("storage.listener_failed", cursor=page.last)
 
-    async def _settled(self) -> None:
-        """Wait for the writes under way."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+    async def _settled(self, patience_seconds: float | None = None) -> None:
+        """Wait for the writes under way; those that take longer are broken off."""
+        if not self._under_way:
+            return
+        _, late = await asyncio.wait(self._under_way, timeout=patience_seconds)
+        if late:
+            _logger.warning("storage.broken_off", writes=len(late))
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
 
 
 def unavailable(what: str, error: Exception) -> StorageUnavailable:

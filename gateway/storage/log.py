@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
@@ -13,7 +14,7 @@ from gateway.ports.log import Appended, HistoryQuery, IdTaken, Receipt
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.history import read_history
-from gateway.storage.rows import logged, row_of, within
+from gateway.storage.rows import accepted, logged, row_of, within
 from gateway.storage.tables import events, log
 
 _IDS_AT_ONCE = 500  # parameters in one statement
@@ -48,8 +49,18 @@ class SqlEventLog:
             return await position(connection)
 
     async def append(self, batches: Sequence[Sequence[Draft]]) -> list[Appended]:
+        drafts = [draft for batch in batches for draft in batch]
+        at_once = self._database.append_at_once
+        appended: Sequence[LoggedEvent] = ()
+        if at_once is not None and drafts and len({draft.id for draft in drafts}) == len(drafts):
+            appended = await at_once(drafts)
+        if appended:
+            receipts = iter([Receipt(event.id, event.cursor, duplicate=False) for event in appended])
+            return [tuple(islice(receipts, len(batch))) for batch in batches]
+
         async def work(transaction: Transaction) -> list[Appended]:
-            return await append(transaction, batches, now=self._database.clock())
+            now = self._database.clock()
+            return await append(transaction, batches, now=now, in_doubt=at_once is not None)
 
         return await self._database.write(work)
 
@@ -94,11 +105,16 @@ async def position(connection: Connection) -> Position:
     return Position(epoch=row.epoch, head=Cursor(row.head), earliest=Cursor(row.earliest))
 
 
-async def append(transaction: Transaction, batches: Sequence[Sequence[Draft]], *, now: datetime) -> list[Appended]:
-    """Append *batches* within *transaction*; see `EventLog.append`. Also how the other stores log their notices."""
+async def append(
+    transaction: Transaction, batches: Sequence[Sequence[Draft]], *, now: datetime, in_doubt: bool = False
+) -> list[Appended]:
+    """Append *batches* within *transaction*; see `EventLog.append`. Also how the other stores log their notices.
+
+    *in_doubt*: it was tried before, and any of them may be there.
+    """
     connection = transaction.connection
     row = await hold(connection)
-    held = await _held(connection, [draft.id for batch in batches for draft in batch if draft.id_is_own])
+    held = await _held(connection, [draft.id for batch in batches for draft in batch if draft.id_is_own or in_doubt])
     writer = _Writer(held, Cursor(row.head), max(now, row.last_accepted_at))
     answers = [writer.append(batch) for batch in batches]
     if writer.written:
@@ -129,29 +145,17 @@ class _Writer:
             stored = fresh.get(draft.id) or self.held.get(draft.id)
             if stored is None:
                 cursor = Cursor(cursor + 1)
-                fresh[draft.id] = self._accepted(draft, cursor)
+                fresh[draft.id] = accepted(draft, cursor, self.accepted_at)
                 receipts.append(Receipt(draft.id, cursor, duplicate=False))
             elif same_content(draft, stored):
-                receipts.append(Receipt(draft.id, stored.cursor, duplicate=True))
+                # One that the gateway made is there only if this very draft is.
+                receipts.append(Receipt(draft.id, stored.cursor, duplicate=draft.id_is_own))
             else:
                 return IdTaken(index, draft.id)
         self.head = cursor
         self.held |= fresh
         self.written += fresh.values()
         return tuple(receipts)
-
-    def _accepted(self, draft: Draft, cursor: Cursor) -> LoggedEvent:
-        return LoggedEvent(
-            cursor=cursor,
-            id=draft.id,
-            type=draft.type,
-            library_id=draft.library_id,
-            timestamp=draft.timestamp or self.accepted_at,
-            accepted_at=self.accepted_at,
-            data=draft.data,
-            traceparent=draft.traceparent,
-            audience=draft.audience,
-        )
 
 
 async def _held(connection: Connection, ids: Sequence[str]) -> dict[str, LoggedEvent]:

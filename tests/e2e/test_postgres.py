@@ -1,6 +1,7 @@
 """The gateway on PostgreSQL: what it promises on a file it promises here, whoever of the two is killed."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import pytest
 
 from tests.e2e.api import Api, Json, api_of, client_of
 from tests.e2e.processes import Workshop
+from tests.e2e.receiver import Behaviour
 from tests.e2e.receivers import receiver
 from tests.e2e.streams import StreamReader
+from tests.e2e.test_stopping import EXIT_SECONDS
 from tests.e2e.waiting import eventually, eventually_answered
 from tests.servers.nats import nats_server
 from tests.servers.postgres import PostgresServer, postgres_server
+from tests.storage.sessions import is_waited_for, session
 
 
 @pytest.fixture
@@ -93,6 +97,26 @@ async def test_while_the_database_is_down_streams_stay_open_and_then_all_goes_on
         assert [event["id"] for event in await api.events()] == ["before", "after"]
         await _all_delivered(api, ["before", "after"])
     assert gateway.is_up
+
+
+async def test_a_gateway_that_is_told_to_end_while_another_holds_the_log_ends_in_time_and_says_come_again(
+    url: str, workshop: Workshop
+) -> None:
+    gateway, posts = workshop.gateway({"DATABASE_URL": url}), receiver(workshop)
+    async with client_of(gateway) as client, session(url) as other:
+        api = Api(client)
+        await api.subscribe(posts.behave("/hooks", Behaviour(silent=True)))
+        await api.publish(_event("before"))
+        await eventually(posts.posts, "an attempt is in flight")
+        await other.execute("BEGIN; SELECT FROM log FOR UPDATE")
+        publishing = [asyncio.create_task(client.post("/v1/events", json=_event(id_))) for id_ in ("a", "b", "c")]
+        await is_waited_for(url)
+        gateway.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(gateway.wait, EXIT_SECONDS) == 0
+        for answer in await asyncio.gather(*publishing):
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+    assert "Traceback" not in gateway.output
 
 
 @pytest.mark.chaos

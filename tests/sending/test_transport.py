@@ -2,14 +2,18 @@
 
 import asyncio
 import math
+import queue
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+import uvloop
 from aiohttp.abc import AbstractResolver
 
 from tests.fakes.deliveries import a_delivery, an_endpoint
@@ -28,6 +32,11 @@ LOCAL = Guard(parse_networks(["127.0.0.1"]))
 SECRET = new_secret()
 OKAY = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-reply: yes\r\n\r\nok"
 TIMEOUT = 0.5
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
 
 
 @asynccontextmanager
@@ -165,6 +174,60 @@ async def test_what_was_to_go_out_before_now_does_not() -> None:
     assert (answer.status_code, len(receiver.requests)) == (200, 1)
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # smaller ones the system may take whole
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_what_the_socket_has_no_room_for_in_time_is_broken_off(scheme: str, authority: Authority) -> None:
+    too_late = asyncio.Event()
+
+    async def behave(caller: Caller) -> None:
+        await too_late.wait()
+        await caller.request()
+
+    large, not_after = b"x" * 2**24, seconds_awake_or_asleep() + 0.3
+    async with (
+        receiving(behave, tls=authority.serving("127.0.0.1") if scheme == "https" else None) as receiver,
+        VettingTransport(LOCAL, ssl_context=authority.trusting()) as transport,
+    ):
+        request = httpx.Request("POST", receiver.url(scheme=scheme), content=large, extensions={NOT_AFTER: not_after})
+        sending = asyncio.create_task(transport.handle_async_request(request))
+        await asyncio.wait([sending], timeout=not_after - seconds_awake_or_asleep())
+        assert not sending.done()
+        too_late.set()
+        with pytest.raises(httpx.WriteTimeout, match="too late"):
+            await sending
+        await receiver.left.wait()
+        assert receiver.requests == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_is_written_goes_out_at_once_and_not_at_the_end_of_a_turn(scheme: str, authority: Authority) -> None:
+    """Of uvloop, which the gateway runs on: a look at the clock right before is worth nothing otherwise."""
+    came: queue.Queue[bytes] = queue.Queue()
+
+    def receive(listener: socket.socket) -> None:
+        caller, _ = listener.accept()
+        with (
+            authority.serving("127.0.0.1").wrap_socket(caller, server_side=True)
+            if scheme == "https"
+            else caller as caller
+        ):
+            came.put(caller.recv(10))
+
+    async def write(port: int) -> bytes:
+        tls = authority.trusting() if scheme == "https" else None
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, "127.0.0.1", port, ssl=tls)
+        transport.write(b"now")
+        try:
+            return came.get(timeout=5)  # within the turn: nothing else runs on this loop meanwhile
+        finally:
+            transport.abort()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        receiving = threads.submit(receive, listener)
+        assert uvloop.run(write(listener.getsockname()[1])) == b"now"
+        receiving.result()
+
+
 async def test_nobody_listening_is_refused() -> None:
     async with receiving(OK) as receiver:
         url = receiver.url()
@@ -276,11 +339,6 @@ async def test_names_that_are_never_answered_hold_up_nobody_else() -> None:
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
 
 
 async def attempt_over_tls(receiver: Receiver, trusting: ssl.SSLContext, host: str = "hooks.example") -> Attempt:

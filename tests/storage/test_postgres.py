@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select, text, update
 
 from gateway.errors import StorageUnavailable
-from gateway.events import Cursor
+from gateway.events import Cursor, Page
 from gateway.ports.fanout import FanoutPlace
-from gateway.ports.log import IdTaken
+from gateway.ports.log import IdTaken, Receipt
 from gateway.storage.database import Database, Transaction
 from gateway.storage.engines import database_of
 from gateway.storage.engines.postgres.commits import InOrder
@@ -120,6 +120,58 @@ async def test_an_id_that_another_process_is_just_taking_is_taken(stores: Stores
     assert isinstance(refused, IdTaken)
     assert isinstance(other, tuple)
     assert other[0].cursor == 2
+
+
+async def test_new_events_are_one_trip_to_the_server(stores: Stores) -> None:
+    batches = [[a_draft(), a_draft(id="own")], [], [a_draft()]]
+    with listening(stores.database) as sent:
+        answers = await stores.log.append(batches)
+    assert len(sent) == 1
+    assert [[receipt.cursor for receipt in answer] for answer in answers if isinstance(answer, tuple)] == [
+        [1, 2],
+        [],
+        [3],
+    ]
+
+
+async def test_they_are_told_of_once_they_are_committed(stores: Stores) -> None:
+    told: list[Page] = []
+    stores.database.on_commit(told.append)
+    for count in (2, 1):
+        await stores.log.append([[a_draft() for _ in range(count)]])
+    assert [(page.after, page.last) for page in told] == [(0, 2), (2, 3)]
+    assert [event.body for page in told for event in page.events] == [
+        event.body for event in (await stores.log.read(Cursor(0))).events
+    ]
+
+
+async def test_an_event_that_is_there_because_nobody_knew_is_no_duplicate(stores: Stores) -> None:
+    draft = a_draft()
+    [first], [again] = [await stores.log.append([[draft]]) for _ in range(2)]
+    assert first == again == (Receipt(draft.id, Cursor(1), duplicate=False),)
+    assert (await stores.log.position()).head == 1
+
+
+async def test_an_append_whose_connection_is_cut_is_done_once(stores: Stores, url: str) -> None:
+    async with session(url) as other:
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("SELECT FROM log FOR UPDATE")
+        appending = asyncio.create_task(stores.log.append([[a_draft(), a_draft(id="own")]]))
+        await is_waited_for(url)
+        await other.execute(_CUT_WHO_WAITS)
+        await is_waited_for(url)
+        await holding.rollback()
+    [answer] = await appending
+    assert isinstance(answer, tuple)
+    assert [(receipt.cursor, receipt.duplicate) for receipt in answer] == [(1, False), (2, False)]
+    assert (await stores.log.position()).head == 2
+
+
+_CUT_WHO_WAITS = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 async def test_a_limit_of_subscriptions_holds_for_all_processes_together(stores: Stores, neighbour: Stores) -> None:

@@ -142,6 +142,40 @@ async def test_what_was_taken_is_still_committed_at_the_end_and_nothing_more_is_
     assert isinstance(await taken, tuple)
 
 
+async def test_many_commits_at_the_end_are_each_given_their_time() -> None:
+    class SlowDisk(MemoryEventLog):
+        async def append(self, batches: Sequence[Sequence[Draft]]) -> list[Appended]:
+            await asyncio.sleep(0.15)
+            return await super().append(batches)
+
+    async with Publisher(SlowDisk(), stop_seconds=0.4) as publisher:
+        batches = [[a_draft(f"{number}:{n}") for n in range(publishing.GROUP_EVENTS)] for number in range(4)]
+        waiting = [asyncio.ensure_future(publisher.publish(batch)) for batch in batches]
+        await asyncio.sleep(0)
+    assert all(isinstance(answer, tuple) for answer in await asyncio.gather(*waiting))
+
+
+async def test_what_cannot_be_committed_in_time_at_the_end_is_told_to_come_again() -> None:
+    log = GatedLog()
+    log.open.clear()
+    async with Publisher(log, stop_seconds=0.01) as publisher:
+        publishing = [asyncio.ensure_future(publisher.publish([a_draft(name)])) for name in ("taken", "waits")]
+        await log.entered.wait()
+    answers = await asyncio.gather(*publishing, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Overloaded, Overloaded]
+    assert log.groups == []
+
+
+async def test_at_the_end_nobody_waits_for_what_nobody_waits_for() -> None:
+    log = GatedLog()
+    log.open.clear()
+    async with asyncio.timeout(5), Publisher(log, stop_seconds=3_600) as publisher:
+        gone = asyncio.ensure_future(publisher.publish([a_draft("gone")]))
+        await log.entered.wait()
+        gone.cancel()
+        await asyncio.wait([gone])
+
+
 async def test_an_error_that_nobody_foresaw_is_answered_and_the_publisher_goes_on() -> None:
     class BrokenOnce(MemoryEventLog):
         broken = True

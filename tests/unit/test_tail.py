@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 from gateway.bus.memory import MemoryBus
 from gateway.events import Cursor, Page, Position
 from gateway.storage.memory import MemoryEventLog
-from gateway.tail import SLICE_BYTES, SLICE_EVENTS, Tail
+from gateway.tail import READ_BYTES, READ_EVENTS, SLICE_BYTES, SLICE_EVENTS, Tail
 from tests.builders import a_draft
 from tests.until import until
 
@@ -35,11 +36,18 @@ class Bus:
 class FrailLog(MemoryEventLog):
     """Fails when told to, and counts how often it is read."""
 
-    reads = 0
     fails = False
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.limits: list[int] = []
+
+    @property
+    def reads(self) -> int:
+        return len(self.limits)
+
     async def read(self, after: Cursor, *, limit: int = 1000, max_bytes: int = 2**20) -> Page:
-        self.reads += 1
+        self.limits.append(limit)
         if self.fails:
             raise OSError("the disk is away")
         return await super().read(after, limit=limit, max_bytes=max_bytes)
@@ -109,6 +117,54 @@ async def test_a_page_after_a_hole_is_a_reason_to_read() -> None:
         bus.announce(await log.read(Cursor(3)))
         await watcher.until(5)
         assert watcher.cursors == [1, 2, 3, 4, 5]
+
+
+async def test_a_page_that_comes_before_its_turn_waits_for_it() -> None:
+    bus, log = Bus(), FrailLog()
+    async with tailing(log, bus) as (_, watcher):
+        await append(log, 6)
+        pages = [await log.read(Cursor(cursor), limit=2) for cursor in (4, 2, 0)]
+        for page in pages:
+            bus.announce(page)
+            await asyncio.sleep(0)
+        await watcher.until(6)
+        assert watcher.cursors == [1, 2, 3, 4, 5, 6]
+        assert log.reads == 3  # the test's own
+
+
+async def test_what_is_missing_before_a_page_is_read_and_no_more() -> None:
+    bus, log = Bus(), FrailLog()
+    async with tailing(log, bus) as (_, watcher):
+        await append(log, 5)
+        bus.announce(await log.read(Cursor(3)))
+        bus.announce(None)
+        await watcher.until(5)
+        await until(lambda: log.limits[1:] == [3, READ_EVENTS])
+        assert watcher.cursors == [1, 2, 3, 4, 5]
+
+
+async def test_a_page_that_the_log_does_not_have_is_let_go() -> None:
+    bus, log, other = Bus(), FrailLog(), MemoryEventLog()
+    async with tailing(log, bus) as (_, watcher):
+        await append(other, 5)
+        bus.announce(await other.read(Cursor(3)))
+        await until(lambda: log.reads == 1)
+        await append(log, 1)
+        bus.announce(await log.read(Cursor(0)))
+        await watcher.until(1)
+        assert watcher.cursors == [1]
+
+
+async def test_a_look_ends_with_what_is_less_than_a_read_takes() -> None:
+    bus, log = Bus(), FrailLog(max_bytes=2**30)
+    async with tailing(log, bus) as (_, watcher):
+        await append(log, READ_EVENTS + 1)
+        await append(log, 5, READ_BYTES // 4)
+        bus.announce(None)
+        await watcher.until(READ_EVENTS + 6)
+        await until(lambda: log.reads == 4)  # 1,000 · one of them and three that are large · two · none
+        bus.announce(None)
+        await until(lambda: log.reads == 5)
 
 
 async def test_what_was_seen_is_left_out_of_a_page_that_overlaps() -> None:

@@ -1,5 +1,7 @@
 """`workers`: several processes of one gateway on PostgreSQL, beside one."""
 
+from dataclasses import replace
+
 from gateway.bench.crew import Child, Crew, Target
 from gateway.bench.errors import BenchError
 from gateway.bench.figures import Reading
@@ -8,6 +10,8 @@ from gateway.bench.side import Side
 from gateway.bench.stage import Place, Sizes, compared
 
 EVENTS = 10_000
+SUBSCRIPTIONS = 8
+"""Each has a lane, and a lane one process at a time: with a single one there would be nothing to share."""
 WARM_UP = 10
 
 
@@ -18,6 +22,7 @@ async def readings(crew: Crew, place: Place, sizes: Sizes) -> list[Reading]:
         raise BenchError("processes share a PostgreSQL: name one with --server")
     publisher, readers, receiver = [await crew.hire(role) for role in ("publisher", "readers", "receiver")]
     port = (await receiver.ask("listen"))["port"]
+    sizes = replace(sizes, subscriptions=sizes.subscriptions or SUBSCRIPTIONS)
     loads = _Loads(publisher, readers, receiver, port, sizes)
     one = await loads.on(await crew.gateway())
     several = await loads.on(await crew.gateway(workers=sizes.workers))

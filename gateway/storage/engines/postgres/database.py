@@ -6,7 +6,7 @@ write ─▶ [ begin · work · commit ] ─▶ announced, in the order of the l
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
 from typing import Self, TypeVar
@@ -15,10 +15,12 @@ import asyncpg
 from sqlalchemy import text
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from gateway.events import Draft, LoggedEvent
 from gateway.storage import migrations
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction, Work, unavailable
 from gateway.storage.engines.postgres import days as attempts_by_day
+from gateway.storage.engines.postgres.appending import append_at_once
 from gateway.storage.engines.postgres.commits import InOrder
 from gateway.storage.engines.postgres.connection import DIALECT, FLOATS, PostgresConnection
 from gateway.storage.engines.postgres.duty import on_duty
@@ -43,6 +45,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 """Within a second or so: whoever waits is better told to come again than left waiting."""
+END_SECONDS = 0.25
+"""For the writes under way when it is closed: they may wait for other processes, and this one is to end."""
 
 
 class PostgresDatabase(Database):
@@ -64,6 +68,7 @@ class PostgresDatabase(Database):
         self._commits = InOrder(self._announce)
         self.statements = Statements(DIALECT, FLOATS)
         self.nodes = PostgresNodes(self, url)
+        self.append_at_once = self._append_at_once
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -75,7 +80,7 @@ class PostgresDatabase(Database):
             self._readers = Pool(lambda: connect(self._url, READERS))
             for pool in (self._writers, self._readers):
                 stack.push_async_callback(pool.close)
-            stack.push_async_callback(self._settled)
+            stack.push_async_callback(self._settled, END_SECONDS)
             self._stack = stack.pop_all()
         return self
 
@@ -109,6 +114,26 @@ class PostgresDatabase(Database):
 
         await self.write(work, durable=False)
         return attempts_by_day.row_by_row_until(before, now)
+
+    async def _append_at_once(self, drafts: Sequence[Draft]) -> Sequence[LoggedEvent]:
+        return await self._to_its_end(self._append(drafts))
+
+    async def _append(self, drafts: Sequence[Draft]) -> list[LoggedEvent]:
+        try:
+            async with asyncio.timeout(self._work_seconds), self._writers.one() as raw:
+                try:
+                    appended = await append_at_once(raw, self.statements, drafts, now=self.clock())
+                except FAULTS as error:
+                    if raw.is_closed():
+                        raise ConnectionResetError("the server has closed the connection") from error
+                    raise
+        except FAULTS as error:
+            if isinstance(error, asyncpg.UniqueViolationError) or may_be_repeated(error):
+                return []
+            raise unavailable("written to", error) from error
+        # Whatever this process has put before them has taken its turn by now: they had to wait for its commit.
+        self._commits.end(self._commits.take(appended), committed=True)
+        return appended
 
     async def _write(self, work: Work[T], *, durable: bool, can_wait: bool) -> T:
         try:
