@@ -7,6 +7,7 @@ then those that fit into memory, whole.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from sys import intern
 from typing import Any
 
 from sqlalchemy import (
@@ -226,10 +227,11 @@ def _delivery(row: Row[Any]) -> Delivery:
     )
     return Delivery(
         id=row.id,
-        endpoint_id=row.subscription_id,
+        # Thousands wait in lanes that have these in common.
+        endpoint_id=intern(row.subscription_id),
         event_id=row.event_id,
-        event_type=row.type,
-        library_id=row.library_id,
+        event_type=intern(row.type),
+        library_id=intern(row.library_id),
         cursor=row.cursor,
         body=event.body,
         event_time=row.event_time,

@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 _logger = structlog.get_logger(__name__)
 
-WRITERS_CACHE_KIB = 16 * 2**10
+WRITERS_CACHE_KIB = 8 * 2**10
 READERS_CACHE_KIB = 4 * 2**10
 """Each connection fills its own, in time. What is in none of them the system has: larger ones were not faster."""
 STATEMENTS_KEPT = 500
