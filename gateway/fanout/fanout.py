@@ -73,6 +73,8 @@ class Fanout:
         self._place = FanoutPlace(cursor=Cursor(0))
         self._interests = Interests(())
         self._seen = Cursor(0)
+        self._has_seen_all = False
+        """Whether there is nothing beyond in the log but what has been announced, or is about to be."""
         self._put_off = PutOff(put_off_seconds)
 
     @property
@@ -97,7 +99,7 @@ class Fanout:
             try:
                 self._place = await self._store.place()
                 self._interests = Interests(await self._subscriptions.interests(self.cursor))
-                self._seen = self.cursor
+                self._seen, self._has_seen_all = self.cursor, False
                 self._put_off.clear()
                 while await self._step(self._interests):
                     pass
@@ -138,10 +140,15 @@ class Fanout:
         while self._pages and len(events) < EVENTS_AT_ONCE:
             if self._pages[0].after > last:  # one was lost, or this is the first sight of a log that was left behind
                 self._pages.clear()
+                self._has_seen_all = False
             elif (page := self._pages.popleft()).after == last:
                 events += page.events
                 last = page.last
-        return Page(after=self._seen, events=tuple(events)) if events else await self._log.read(self._seen)
+        if events or self._has_seen_all:
+            return Page(after=self._seen, events=tuple(events))
+        page = await self._log.read(self._seen)
+        self._has_seen_all = not page.events
+        return page
 
     async def _wait(self) -> bool:
         """Until there is news, or it is time to make what was put off."""
@@ -151,6 +158,7 @@ class Fanout:
         except TimeoutError:
             if self._put_off.is_due:
                 return await self._catch_up()
+            self._has_seen_all = False  # unless something was lost
         return True
 
     async def _advance(self, to: Cursor, wanted: Sequence[Wanted]) -> bool:

@@ -200,6 +200,30 @@ async def test_pages_that_were_never_announced_are_read_from_the_log() -> None:
     assert store.made == [(n, "all") for n in range(2, 6)]
 
 
+class CountingLog(MemoryEventLog):
+    reads = 0
+
+    async def read(self, *args: Any, **kwargs: Any) -> Page:
+        self.reads += 1
+        return await super().read(*args, **kwargs)
+
+
+async def test_announced_pages_are_not_read_again_and_one_that_was_not_is_found_at_the_next_look() -> None:
+    log, store = CountingLog(), Store(an_interest("all"))
+    async with running(log, store, look_seconds=30) as (fanout, _):
+        await until(lambda: log.reads == 1)  # there was nothing yet
+        for number in range(1, 6):
+            fanout.feed(await logged(log, ("a", "x")))  # reads it, for the test
+            await store.until(number)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert log.reads == 1 + 5
+    async with running(log, store, look_seconds=0.01):
+        await logged(log, ("a", "x"))  # nobody says so
+        await store.until(6)
+    assert store.made == [(n, "all") for n in range(1, 7)]
+
+
 async def test_announced_pages_are_joined_into_one_commit() -> None:
     log, store = MemoryEventLog(), Store(an_interest("all"))
     pages = [await logged(log, ("a", "x")) for _ in range(5)]
