@@ -197,12 +197,14 @@ class _InTime(aiohttp.BytesPayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         whole = self._whole[:content_length]
-        for start in range(0, max(1, len(whole)), PIECE):
-            piece = whole[start : start + PIECE]
-            await writer.drain()
-            if seconds_awake_or_asleep() >= self._not_after:
-                raise TooLate
-            await writer.write(piece)
+        try:
+            for start in range(0, max(1, len(whole)), PIECE):
+                await writer.drain()
+                if seconds_awake_or_asleep() >= self._not_after:
+                    raise TooLate
+                await writer.write(whole[start : start + PIECE])
+        except aiohttp.ClientConnectionError:
+            return  # who waits for the answer hears that it is lost, and why
 
 
 class _Body(httpx.AsyncByteStream):
