@@ -131,6 +131,21 @@ class LoggedEvent:
         return self.type.startswith(GATEWAY_PREFIX)
 
 
+def accepted(draft: Draft, cursor: Cursor, at: datetime) -> LoggedEvent:
+    """*draft* as the log keeps it."""
+    return LoggedEvent(
+        cursor=cursor,
+        id=draft.id,
+        type=draft.type,
+        library_id=draft.library_id,
+        timestamp=draft.timestamp or at,
+        accepted_at=at,
+        data=draft.data,
+        traceparent=draft.traceparent,
+        audience=draft.audience,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """Consecutive events: all that the log holds after `after`, up to and including `last`."""

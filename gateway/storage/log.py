@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 
-from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
+from gateway.events import Cursor, Draft, LoggedEvent, Page, Position, accepted
 from gateway.intake.sameness import same_content
 from gateway.listing import Listing
 from gateway.ports.log import Appended, HistoryQuery, IdTaken, Receipt
 from gateway.storage.connection import Connection
 from gateway.storage.database import Database, Transaction
 from gateway.storage.history import read_history
-from gateway.storage.rows import accepted, logged, row_of, within
+from gateway.storage.rows import logged, row_of, within
 from gateway.storage.tables import events, log
 
 _IDS_AT_ONCE = 500  # parameters in one statement

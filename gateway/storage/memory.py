@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from gateway.events import Cursor, Draft, LoggedEvent, Page, Position
+from gateway.events import Cursor, Draft, LoggedEvent, Page, Position, accepted
 from gateway.filters import Candidate, Matcher
 from gateway.intake.sameness import same_content
 from gateway.listing import EXAMINED_BYTES, EXAMINED_ROWS, Listing
@@ -116,17 +116,7 @@ class MemoryEventLog:
             if known is not None and not same_content(draft, known):
                 return IdTaken(index, draft.id)
             if known is None:
-                known = fresh[draft.id] = LoggedEvent(
-                    cursor=Cursor(self._head + len(fresh) + 1),
-                    id=draft.id,
-                    type=draft.type,
-                    library_id=draft.library_id,
-                    timestamp=draft.timestamp or moment,
-                    accepted_at=moment,
-                    data=draft.data,
-                    traceparent=draft.traceparent,
-                    audience=draft.audience,
-                )
+                known = fresh[draft.id] = accepted(draft, Cursor(self._head + len(fresh) + 1), moment)
                 receipts.append(Receipt(known.id, known.cursor, duplicate=False))
             else:
                 receipts.append(Receipt(known.id, known.cursor, duplicate=True))

@@ -1,13 +1,12 @@
 """Rows of the events table as values and back, and how many fit into a budget of bytes."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
-from gateway.events import Cursor, Draft, EventType, LoggedEvent
+from gateway.events import EventType, LoggedEvent
 from gateway.storage.tables import events
 
 K = TypeVar("K")
@@ -24,20 +23,6 @@ def logged(row: Row[Any]) -> LoggedEvent:
         data=row.data,
         traceparent=row.traceparent,
         audience=row.audience,
-    )
-
-
-def accepted(draft: Draft, cursor: Cursor, at: datetime) -> LoggedEvent:
-    return LoggedEvent(
-        cursor=cursor,
-        id=draft.id,
-        type=draft.type,
-        library_id=draft.library_id,
-        timestamp=draft.timestamp or at,
-        accepted_at=at,
-        data=draft.data,
-        traceparent=draft.traceparent,
-        audience=draft.audience,
     )
 
 

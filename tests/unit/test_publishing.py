@@ -145,10 +145,10 @@ async def test_what_was_taken_is_still_committed_at_the_end_and_nothing_more_is_
 async def test_many_commits_at_the_end_are_each_given_their_time() -> None:
     class SlowDisk(MemoryEventLog):
         async def append(self, batches: Sequence[Sequence[Draft]]) -> list[Appended]:
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)  # four of them are more than the end may take without one
             return await super().append(batches)
 
-    async with Publisher(SlowDisk(), stop_seconds=0.4) as publisher:
+    async with Publisher(SlowDisk(), stop_seconds=1) as publisher:
         batches = [[a_draft(f"{number}:{n}") for n in range(publishing.GROUP_EVENTS)] for number in range(4)]
         waiting = [asyncio.ensure_future(publisher.publish(batch)) for batch in batches]
         await asyncio.sleep(0)

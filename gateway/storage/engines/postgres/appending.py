@@ -11,11 +11,10 @@ from datetime import datetime
 
 import asyncpg
 
-from gateway.events import Cursor, Draft, LoggedEvent
+from gateway.events import Cursor, Draft, LoggedEvent, accepted
 from gateway.storage.columns import Names
 from gateway.storage.engines.postgres.connection import DIALECT
 from gateway.storage.engines.statements import Statements
-from gateway.storage.rows import accepted
 from gateway.times import from_micros, to_micros
 
 _NAMES = Names()
